@@ -1,0 +1,185 @@
+"""From a configuration to the parts of a run: tokenizer, stores, model, loss, state. Every command that trains or plans starts here.
+
+Read next: `training/loop.py`, which is given these parts.
+"""
+
+import dataclasses
+import hashlib
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxlm import sharding
+from jaxlm.config import Run
+from jaxlm.data import batches, loader, prepare, sources
+from jaxlm.data.store import Store
+from jaxlm.errors import ConfigError
+from jaxlm.models import family, make_model
+from jaxlm.tasks import task_named
+from jaxlm.text.tokenizer import Tokenizer, load_tokenizer, train_tokenizer
+from jaxlm.training.optimizer import make_optimizer
+from jaxlm.training.step import init_state
+
+Say = Callable[[str], None]
+
+
+@dataclasses.dataclass(frozen=True)
+class Problem:
+    """What is optimized, as pure functions and shapes; no array exists yet."""
+
+    run: Run
+    mesh: jax.sharding.Mesh | None
+    model: Any
+    task: Any
+    loss: Callable[[Any, Any, Any], tuple[jax.Array, jax.Array]]
+    rule: Any
+    schedule: Callable[[int], float]
+    init: Callable[[jax.Array], Any]  # key -> state
+    abstract: Any  # the state's shapes and shardings
+
+
+def make_problem(run: Run, mesh: jax.sharding.Mesh | None) -> Problem:
+    """The parts of a resolved run. Sizes that the mesh does not divide are refused before anything is traced."""
+    check_run(run, mesh)
+    model, task = make_model(run.model, run.compute), task_named(run.task)
+    rule, schedule = make_optimizer(run.optimizer, run.steps)
+    loss = lambda params, batch, key: task.loss(model, params, batch, key, run.loss)
+    rows = sharding.mesh_size(mesh, "batch")
+
+    def init(key: jax.Array) -> Any:
+        tokens = jnp.zeros((rows, 8), jnp.int32, out_sharding=sharding.spec("batch", None))
+        return init_state(model.init(key, tokens)["params"], rule, run.optimizer.ema)
+
+    with sharding.use(mesh):
+        abstract = jax.eval_shape(lambda: init(jax.random.key(run.seed)))
+    return Problem(run, mesh, model, task, loss, rule, schedule, init, abstract)
+
+
+def check_run(run: Run, mesh: jax.sharding.Mesh | None) -> None:
+    """Refuse what cannot be, with the key to change."""
+    known = family(run.model)
+    micro = run.batch_size // max(run.accumulate, 1)
+    sharding.check_sizes({**known.sizes(run.model), "batch": micro}, mesh, {**known.SETTINGS, "batch": "batch_size / accumulate"})
+    for key, size in (("steps", run.steps), ("batch_size", run.batch_size), ("accumulate", run.accumulate)):
+        if size < 1:
+            raise ConfigError(f"{key}={size}: it is at least 1")
+    if run.batch_size % run.accumulate:
+        raise ConfigError(f"batch_size={run.batch_size} is not divisible by accumulate={run.accumulate}")
+    length, limit = run.data.sequence_length, known.context(run.model)
+    if length > limit:
+        raise ConfigError(f"data.sequence_length={length} exceeds the model's {limit} positions: lower it or raise the model's")
+    if run.loss.chunk is not None and (run.loss.chunk < 1 or length % run.loss.chunk):
+        raise ConfigError(f"loss.chunk={run.loss.chunk} does not divide data.sequence_length={length}")
+    if run.compute.dtype not in ("float32", "bfloat16", "float16"):
+        raise ConfigError(f"compute.dtype={run.compute.dtype!r} is not one of float32, bfloat16, float16")
+
+
+def named_sources(run: Run) -> list[tuple[str, float]]:
+    """The run's sources with their weights: one of weight 1, or a mixture."""
+    source = run.data.source
+    if isinstance(source, str):
+        return [(source, 1.0)]
+    if not source or not all(isinstance(pair, tuple) and len(pair) == 2 for pair in source):
+        raise ConfigError(f"data.source={source!r} is neither a name nor a mixture ((source, weight), ...)")
+    return [(name, float(weight)) for name, weight in source]
+
+
+def make_tokenizer(run: Run, say: Say) -> Tokenizer:
+    """The tokenizer of a run: loaded from `tokenizer.path`, found in the cache, or trained on the training documents."""
+    if run.tokenizer.path:
+        return load_tokenizer(run.tokenizer.path)
+    names = [name for name, _ in named_sources(run)]
+    marks = [sources.fingerprint(name, run.data.data_dir) for name in names]
+    parts = [names, marks, run.data.column, run.data.split, run.data.validation, run.tokenizer.kind, run.tokenizer.vocab_size]
+    folder = Path(run.data.cache).expanduser() / "tokenizers" / hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:32]
+    if folder.is_dir():
+        return load_tokenizer(folder)
+    say(f"training a {run.tokenizer.kind} tokenizer of {run.tokenizer.vocab_size:,} tokens on {', '.join(names)}")
+    texts = (text for name in names for text in prepare.training_documents(run.data, name))
+    tokenizer = train_tokenizer(run.tokenizer.kind, texts, run.tokenizer.vocab_size)
+    tokenizer.save(folder)
+    return tokenizer
+
+
+def make_stores(run: Run, tokenizer: Tokenizer, say: Say) -> tuple[list[Store], list[Store]]:
+    """Prepared training and validation stores, one a source."""
+    pairs = [prepare.prepare(run.data, name, tokenizer, say) for name, _ in named_sources(run)]
+    return [train for train, _ in pairs], [held for _, held in pairs if held is not None and held.tokens > 0]
+
+
+def held_out_texts(run: Run) -> Iterator[str]:
+    """The validation documents of all sources."""
+    return (text for name, _ in named_sources(run) for text in prepare.validation_documents(run.data, name))
+
+
+def resolve(run: Run, tokenizer: Tokenizer) -> Run:
+    """The run with the model's vocabulary filled in from the tokenizer."""
+    size = run.model.vocab_size
+    if size is None:
+        return dataclasses.replace(run, model=dataclasses.replace(run.model, vocab_size=tokenizer.vocab_size))
+    if size < tokenizer.vocab_size:
+        raise ConfigError(f"model.vocab_size={size} is smaller than the tokenizer's {tokenizer.vocab_size}: raise it, or leave it out")
+    return run
+
+
+def training_batches(problem: Problem, stores: list[Store]) -> tuple[batches.Batches, Callable[[int], Iterator[Any]]]:
+    """The batches of a run, and (first step) -> iterator over them, placed on their devices."""
+    run, weights = problem.run, [weight for _, weight in named_sources(problem.run)]
+    made = batches.make_batches(stores, weights, run.data, run.batch_size, run.seed)
+    place, make = _placer(problem, made, run.accumulate)
+    steps = lambda first: range(first, run.steps)
+    return made, lambda first: map(place, loader.load(run.data.loader, make, steps(first), run.data.prefetch))
+
+
+def _placer(problem: Problem, made: batches.Batches, accumulate: int = 1):
+    """place: this host's rows -> arrays over all devices; make: step -> this host's rows."""
+    lead = () if accumulate == 1 else (accumulate,)
+    layout = sharding.batch_sharding(problem.mesh, len(lead))
+    micro = made.batch_size // accumulate
+    start, stop = sharding.host_rows(layout, micro)
+
+    def make(step: int) -> dict[str, np.ndarray]:
+        parts = [made.rows(step, i * micro + start, i * micro + stop) for i in range(accumulate)]
+        joined = parts[0] if accumulate == 1 else {name: np.stack([part[name] for part in parts]) for name in parts[0]}
+        return problem.task.features(joined)
+
+    def place(rows: dict[str, np.ndarray]) -> dict[str, jax.Array]:
+        if layout is None:
+            return jax.device_put(rows)
+        whole = lambda array: (*lead, micro, *array.shape[len(lead) + 1 :])
+        return {name: jax.make_array_from_process_local_data(layout, array, whole(array)) for name, array in rows.items()}
+
+    return place, make
+
+
+def make_validation(problem: Problem, stores: list[Store], tokenizer: Tokenizer, evaluate_batch: Callable) -> Callable[[Any], dict[str, float]]:
+    """params -> the task's metrics over the validation stores, every token of them once."""
+    run, rows = problem.run, sharding.mesh_size(problem.mesh, "batch")
+    size = -(-run.batch_size // (run.accumulate * rows)) * rows
+    made = [batches.evaluation_batches(store, run.data, size, tokenizer.eos_id) for store in stores]
+    text_bytes = sum(store.bytes for store in stores)
+
+    def evaluate(params: Any) -> dict[str, float]:
+        sums, seen, whole = [], 0, True
+        for one in made:
+            place, make = _placer(problem, one)
+            count = min(one.count, run.evaluation.batches or one.count)
+            seen, whole = seen + count, whole and count == one.count
+            for batch in map(place, loader.threads(make, range(count), 2)):
+                sums.append(evaluate_batch(params, batch))
+                _hold_back(sums)
+        totals = np.array([[float(x) for x in pair] for pair in sums], np.float64).reshape(-1, 2).sum(0)
+        return problem.task.metrics(totals[0], totals[1], {"bytes": text_bytes if whole else 0})
+
+    return evaluate if made else lambda params: {}
+
+
+def _hold_back(sums: list) -> None:
+    """Keep two evaluation steps in flight, no more: their batches wait in memory."""
+    if len(sums) > 2:
+        jax.block_until_ready(sums[-3])

@@ -1,0 +1,287 @@
+"""The configuration of a run: frozen dataclasses, `a.b=c` overrides, and the way to and from JSON.
+
+A config file is Python that assigns `config = Run(...)`. This module is a leaf: it knows no model; `Run.model` holds the
+`Config` dataclass of the family, and whoever reads JSON back passes the table of families. Read next: `sharding.py`.
+"""
+
+import ast
+import dataclasses
+import difflib
+import importlib.util
+import types
+import typing
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from jaxlm.errors import ConfigError
+
+
+@dataclasses.dataclass(frozen=True)
+class Data:
+    """What is read, how it is split, and how documents become rows."""
+
+    source: Any = "stdlib"  # "stdlib", "tfds:NAME", a path or glob, or a mixture ((source, weight), ...)
+    column: str = "text"  # the column of jsonl, csv, tsv, parquet or TFDS that holds the text
+    split: str = "train"  # TFDS: the split that is read
+    data_dir: str | None = None  # TFDS: where prepared data sets lie
+    validation: float = 0.05  # share of documents held out by a hash of their text
+    sequence_length: int = 256  # tokens a row
+    packing: str = "windows"  # "windows" of one stream, or whole "documents" side by side that do not see each other
+    loader: str = "tf"  # "tf" (tf.data) or "threads" (the same batches without TensorFlow)
+    prefetch: int = 2  # batches made ahead
+    cache: str = "~/.cache/jaxlm"  # where prepared stores are kept
+
+
+@dataclasses.dataclass(frozen=True)
+class Tokenizer:
+    """The tokenizer: trained on the run's own training documents, or loaded from `path`."""
+
+    kind: str = "bpe"  # "bpe" (byte-level) or "char"
+    vocab_size: int = 4096
+    path: str | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class Compute:
+    """How the model computes, not what: precision, layer layout, rematerialization, attention kernel."""
+
+    dtype: str = "float32"  # of activations; parameters, softmax, norms and losses stay float32
+    layout: str = "unrolled"  # or "stacked": one parameter tree with a leading layer axis and lax.scan
+    remat: str = "none"  # or "dots", "attention", "full": what the backward pass computes again
+    attention: str = "auto"  # or "eager", "xla", "cudnn"
+
+
+@dataclasses.dataclass(frozen=True)
+class Loss:
+    """Options of the token cross-entropy."""
+
+    label_smoothing: float = 0.0
+    z_loss: float = 0.0  # weight of the squared log-partition (PaLM, section 5)
+    chunk: int | None = None  # tokens a row whose logits exist at once; None: all of them
+
+
+@dataclasses.dataclass(frozen=True)
+class Optimizer:
+    """The update rule and its schedule; the names are listed in `training/optimizer.py`."""
+
+    name: str = "adamw"
+    learning_rate: float = 1e-3
+    schedule: str = "cosine"
+    warmup: int = 100  # updates
+    decay: int | None = None  # updates from the first to the end of the decay; None: the run's steps
+    cooldown: float = 0.2  # warm-up-stable-decay: the last share of the decay updates that cools down
+    end: float = 0.1  # final learning rate as a share of the peak
+    b1: float = 0.9
+    b2: float = 0.95
+    eps: float = 1e-8
+    momentum: float = 0.9  # SGD, RMSprop and Muon
+    weight_decay: float = 0.1  # on matrices only: no biases, no norms
+    clip: float | None = 1.0  # global gradient norm
+    ema: float | None = None  # decay of an exponential moving average of the parameters
+
+
+@dataclasses.dataclass(frozen=True)
+class Mesh:
+    """Sizes of the device mesh's axes; -1 takes the devices that are left. All one: a single device."""
+
+    data: int = -1
+    fsdp: int = 1
+    tensor: int = 1
+
+
+@dataclasses.dataclass(frozen=True)
+class Evaluation:
+    every: int = 200  # steps
+    batches: int | None = None  # None: the whole validation split
+    patience: int | None = None  # stop after so many evaluations without a better loss
+
+
+@dataclasses.dataclass(frozen=True)
+class Checkpoint:
+    every: int = 200  # steps
+    keep: int = 2  # newest ones kept, beside the best
+
+
+@dataclasses.dataclass(frozen=True)
+class Logging:
+    every: int = 10  # steps between lines of metrics.jsonl
+    tensorboard: bool = True
+    wandb: str | None = None  # a Weights & Biases project
+    samples: int = 3  # texts sampled at the end
+
+
+@dataclasses.dataclass(frozen=True)
+class Profile:
+    steps: tuple[int, ...] = ()  # (first, last): a trace of these steps
+
+
+@dataclasses.dataclass(frozen=True)
+class Run:
+    """Everything a training run depends on."""
+
+    model: Any  # the family's Config; its vocab_size None is filled in from the tokenizer
+    task: str = "causal-lm"
+    workdir: str = "runs/default"
+    steps: int = 1000  # batches, of `batch_size` rows each
+    batch_size: int = 16  # rows over all devices
+    accumulate: int = 1  # micro-batches a step
+    seed: int = 0
+    data: Data = Data()
+    tokenizer: Tokenizer = Tokenizer()
+    compute: Compute = Compute()
+    loss: Loss = Loss()
+    optimizer: Optimizer = Optimizer()
+    mesh: Mesh = Mesh()
+    evaluation: Evaluation = Evaluation()
+    checkpoint: Checkpoint = Checkpoint()
+    logging: Logging = Logging()
+    profile: Profile = Profile()
+
+
+def load_file(path: str | Path) -> Run:
+    """The `config` of a Python config file."""
+    path = Path(path)
+    if not path.is_file():
+        near = difflib.get_close_matches(path.name, [p.name for p in path.parent.glob("*.py")], n=1)
+        raise ConfigError(f"there is no config file {path}" + (f"; did you mean {path.parent / near[0]}?" if near else ""))
+    spec = importlib.util.spec_from_file_location(f"jaxlm_config_{path.stem}", path)
+    module = importlib.util.module_from_spec(spec)
+    try:
+        spec.loader.exec_module(module)
+    except (SyntaxError, NameError, TypeError, AttributeError, ImportError) as error:
+        raise ConfigError(f"{path} cannot be run as Python: {error}") from error
+    if not hasattr(module, "config"):
+        raise ConfigError(f"{path} assigns no `config`; end it with `config = Run(...)`")
+    return module.config
+
+
+def override(config: Any, assignments: list[str]) -> Any:
+    """Apply `a.b=c` assignments to nested dataclasses.
+
+    >>> override(Run(model=None), ["optimizer.learning_rate=0.01"]).optimizer.learning_rate
+    0.01
+    """
+    for text in assignments:
+        key, sign, value = text.partition("=")
+        if not sign:
+            raise ConfigError(f"`{text}` is not of the form key=value")
+        config = _assign(config, key.strip().split("."), _literal(value.strip()), key.strip())
+    return config
+
+
+def _assign(config: Any, path: list[str], value: Any, key: str) -> Any:
+    kinds = field_types(config, path[0], key)
+    if len(path) > 1:
+        value = _assign(getattr(config, path[0]), path[1:], value, key)
+    elif dataclasses.is_dataclass(getattr(config, path[0])):
+        names = ", ".join(f.name for f in dataclasses.fields(getattr(config, path[0])))
+        raise ConfigError(f"{key} is a group: set one of its keys ({names}), as in {key}.{names.split(', ')[0]}=...")
+    else:
+        value = coerce(value, kinds, key)
+    return dataclasses.replace(config, **{path[0]: value})
+
+
+def field_types(config: Any, name: str, key: str) -> Any:
+    """The annotated type of a field; an unknown name is refused with the nearest one."""
+    if not dataclasses.is_dataclass(config):
+        raise ConfigError(f"{key}: {name} belongs to no group here")
+    hints = typing.get_type_hints(type(config))
+    if name not in hints:
+        near = difflib.get_close_matches(name, hints, n=1, cutoff=0.5)
+        prefix = key[: key.rfind(name)] if name in key else ""
+        mend = f"did you mean {prefix}{near[0]}?" if near else f"the keys are {', '.join(hints)}"
+        raise ConfigError(f"unknown key {key}: {mend}")
+    return hints[name]
+
+
+def _literal(text: str) -> Any:
+    names = {"true": True, "false": False, "none": None}
+    if text.lower() in names:
+        return names[text.lower()]
+    try:
+        return ast.literal_eval(text)
+    except (ValueError, SyntaxError):
+        return text
+
+
+def coerce(value: Any, kind: Any, key: str) -> Any:
+    """Fit a literal to an annotated type: a list to a tuple, an int to a float; anything else must match."""
+    if kind is Any:
+        return _tuples(value)
+    kinds = typing.get_args(kind) if isinstance(kind, types.UnionType) else (kind,)
+    if isinstance(value, (list, tuple)) and any(typing.get_origin(k) is tuple for k in kinds):
+        return _tuples(value)
+    if isinstance(value, int) and not isinstance(value, bool) and float in kinds and int not in kinds:
+        return float(value)
+    plain = tuple(k for k in kinds if isinstance(k, type))
+    if isinstance(value, plain) and not (isinstance(value, bool) and bool not in plain):
+        return value
+    if str in plain and isinstance(value, (int, float)):
+        return str(value)
+    wanted = " or ".join(getattr(k, "__name__", str(k)) for k in kinds)
+    raise ConfigError(f"{key}={value!r}: this key takes {wanted}")
+
+
+def _tuples(value: Any) -> Any:
+    return tuple(_tuples(v) for v in value) if isinstance(value, (list, tuple)) else value
+
+
+def choose(key: str, name: str, known: Iterable[str]) -> str:
+    """`name`, if it is known; else a ConfigError with the nearest one.
+
+    >>> choose("optimizer.name", "lion", ["adamw", "lion"])
+    'lion'
+    """
+    known = list(known)
+    if name in known:
+        return name
+    near = difflib.get_close_matches(str(name), known, n=1)
+    raise ConfigError(f"{key}={name!r} is not known: " + (f"did you mean {near[0]!r}? " if near else "") + f"It takes {', '.join(known)}")
+
+
+def to_dict(config: Any) -> dict[str, Any]:
+    """Nested dataclasses as nested dictionaries, ready for JSON."""
+    return dataclasses.asdict(config)
+
+
+def from_dict(values: dict[str, Any], model_type: type) -> Run:
+    """The inverse of `to_dict`; `model_type` is the Config class of the family, unknown keys are refused."""
+    run = Run(model=_build(model_type, values["model"]))
+    rest = {k: v for k, v in values.items() if k != "model"}
+    for name, value in rest.items():
+        field_types(run, name, name)
+        group = getattr(run, name)
+        made = _build(type(group), value) if dataclasses.is_dataclass(group) else _tuples(value)
+        run = dataclasses.replace(run, **{name: made})
+    return run
+
+
+def _build(kind: type, values: dict[str, Any]) -> Any:
+    names = {f.name for f in dataclasses.fields(kind) if f.init}
+    unknown = sorted(set(values) - names - {"model_type"})
+    if unknown:
+        raise ConfigError(f"{kind.__module__}.{kind.__qualname__} has no {', '.join(unknown)}")
+    return kind(**{k: _tuples(v) for k, v in values.items() if k in names})
+
+
+FIXED = ("model", "task", "seed", "batch_size", "loss", "data", "tokenizer", "optimizer")
+FREE_WITHIN = {"data": {"loader", "prefetch", "cache"}}
+
+
+def differences(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
+    """The keys that a resumed run may not change, as `key: old -> new` lines."""
+    rows = []
+    for group in FIXED:
+        before, after = old.get(group), new.get(group)
+        if not isinstance(before, dict) or not isinstance(after, dict):
+            before, after = {"": before}, {"": after}
+        for key in sorted(set(before) | set(after)):
+            if key in FREE_WITHIN.get(group, ()) or _lists(before.get(key)) == _lists(after.get(key)):
+                continue
+            rows.append(f"{group}{'.' + key if key else ''}: {before.get(key)!r} -> {after.get(key)!r}")
+    return rows
+
+
+def _lists(value: Any) -> Any:
+    return [_lists(v) for v in value] if isinstance(value, (list, tuple)) else value

@@ -1,0 +1,174 @@
+"""Documents out of files: txt, jsonl, csv, tsv, parquet, plain or compressed, one after the other in sorted order.
+
+Files are streamed: memory holds one document of a text file, one line of a table. Read next: `prepare.py`.
+"""
+
+import contextlib
+import csv
+import difflib
+import glob
+import gzip
+import io
+import json
+import lzma
+import sys
+import zlib
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import pyarrow as pa
+
+from jaxlm.errors import DataError
+
+COMPRESSED = (".gz", ".xz", ".zst")
+DAMAGE = (EOFError, zlib.error, lzma.LZMAError, gzip.BadGzipFile, pa.ArrowException, UnicodeDecodeError, csv.Error)
+
+
+def list_files(pattern: str) -> list[Path]:
+    """The files that a path or glob (`**` goes into folders) names, sorted.
+
+    Raises DataError where there are none, with the nearest name that exists.
+    """
+    path = Path(pattern).expanduser()
+    if path.is_file():
+        return [path]
+    if path.is_dir():
+        raise DataError(f"data.source={pattern} is a folder: name the files in it, as in data.source={pattern.rstrip('/')}/**/*.txt")
+    found = sorted(Path(name) for name in glob.glob(str(path), recursive=True) if Path(name).is_file())
+    if not found:
+        raise DataError(f"data.source={pattern}: no file matches {path.absolute()}{_nearest(path)}")
+    return found
+
+
+def _nearest(path: Path) -> str:
+    folder, name = path.absolute(), ""
+    while not folder.is_dir():
+        folder, name = folder.parent, folder.name
+    there = sorted(entry.name for entry in folder.iterdir())
+    near = difflib.get_close_matches(name, there, n=1, cutoff=0.5)
+    if near:
+        return f"; did you mean {folder / near[0]}?"
+    return f"; {folder} holds {', '.join(there[:5]) or 'nothing'}{', ...' if len(there) > 5 else ''}"
+
+
+def file_documents(paths: Iterable[Path], column: str) -> Iterator[str]:
+    """The texts of files, each read by its ending; `column` names the text of a table.
+
+    Raises DataError, naming the file and where it can the line, for a damaged file, a missing column or an unknown ending.
+    """
+    for path in paths:
+        endings = [ending.lower() for ending in path.suffixes]
+        kind = endings[-2] if len(endings) > 1 and endings[-1] in COMPRESSED else endings[-1] if endings else ""
+        if kind not in READERS:
+            known = ", ".join(READERS)
+            raise DataError(f"{path}: files of this kind cannot be read; the endings are {known}, each also with {', '.join(COMPRESSED)}")
+        with _named_damage(path), open_bytes(path) as stream:
+            yield from READERS[kind](stream, path, column)
+
+
+@contextlib.contextmanager
+def _named_damage(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except DAMAGE as error:
+        what = "is not UTF-8 text" if isinstance(error, UnicodeDecodeError) else "is cut or corrupt"
+        raise DataError(f"{path} {what} ({error}): copy it again or leave it out of data.source") from error
+    except OSError as error:  # Arrow reports a damaged stream as one, without the file's name
+        if error.errno is not None:
+            raise
+        raise DataError(f"{path} is cut or corrupt ({error}): copy it again or leave it out of data.source") from error
+
+
+def open_bytes(path: Path) -> BinaryIO:
+    """The bytes of a file, decompressed by its ending."""
+    ending = path.suffix.lower()
+    if ending == ".gz":
+        return gzip.open(path, "rb")
+    if ending == ".xz":
+        return lzma.open(path, "rb")
+    return pa.input_stream(str(path), compression="zstd") if ending == ".zst" else path.open("rb")
+
+
+def _lines(stream: BinaryIO, newline: str) -> io.TextIOWrapper:
+    return io.TextIOWrapper(stream, encoding="utf-8-sig", newline=newline)
+
+
+def _read_text(stream: BinaryIO, path: Path, column: str) -> Iterator[str]:
+    yield stream.read().decode("utf-8-sig")
+
+
+def _read_jsonl(stream: BinaryIO, path: Path, column: str) -> Iterator[str]:
+    with _lines(stream, "\n") as lines:
+        for number, line in enumerate(lines, 1):
+            if line.strip():
+                where = f"{path}:{number}"
+                yield _cell(_parse(line, column, where), column, where)
+
+
+def _parse(line: str, column: str, where: str) -> dict[str, Any]:
+    try:
+        row = json.loads(line)
+    except (ValueError, RecursionError) as error:
+        raise DataError(f"{where} is no JSON ({error}): mend or remove the line") from error
+    if not isinstance(row, dict):
+        raise DataError(f"{where} is JSON but no object: write a line as {{{json.dumps(column)}: ...}}")
+    return row
+
+
+def _read_csv(stream: BinaryIO, path: Path, column: str) -> Iterator[str]:
+    with _lines(stream, "") as lines:
+        yield from _table(csv.DictReader(lines, strict=True), path, column)
+
+
+def _read_tsv(stream: BinaryIO, path: Path, column: str) -> Iterator[str]:
+    """Quotes are plain characters in tab-separated values: a stray one must not swallow the lines after it."""
+    with _lines(stream, "") as lines:
+        yield from _table(csv.DictReader(lines, delimiter="\t", quoting=csv.QUOTE_NONE), path, column)
+
+
+def _table(rows: csv.DictReader, path: Path, column: str) -> Iterator[str]:
+    csv.field_size_limit(sys.maxsize)  # a document is longer than the 128 KiB that are the default
+    _check_column(column, rows.fieldnames or [], path)
+    for row in rows:
+        yield _cell(row, column, f"{path}:{rows.line_num}")
+
+
+def _read_parquet(stream: BinaryIO, path: Path, column: str) -> Iterator[str]:
+    import pyarrow.parquet as pq
+
+    # A compressed table has to be whole in memory: Parquet is read from its end.
+    table = pq.ParquetFile(pa.BufferReader(stream.read()) if path.suffix.lower() in COMPRESSED else stream)
+    _check_column(column, table.schema_arrow.names, path)
+    row = 0
+    for batch in table.iter_batches(batch_size=256, columns=[column]):
+        for value in batch.column(0).to_pylist():
+            row += 1
+            yield _cell({column: value}, column, f"{path}, row {row}")
+
+
+READERS = {
+    ".txt": _read_text,
+    ".md": _read_text,
+    ".py": _read_text,
+    ".jsonl": _read_jsonl,
+    ".csv": _read_csv,
+    ".tsv": _read_tsv,
+    ".parquet": _read_parquet,
+}
+
+
+def _check_column(column: str, there: Iterable[str], where: object) -> None:
+    if column not in there:
+        names = ", ".join(map(str, there)) or "none"
+        raise DataError(f"{where} has no column {column}: its columns are {names}; set data.column=NAME to the one with the text")
+
+
+def _cell(row: dict[str, Any], column: str, where: str) -> str:
+    _check_column(column, row, where)
+    value = row[column]
+    if isinstance(value, bytes):
+        return value.decode("utf-8")
+    if not isinstance(value, str):
+        raise DataError(f"{where}: the column {column} holds {value!r:.40}, no text; set data.column=NAME or mend the row")
+    return value

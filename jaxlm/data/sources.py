@@ -1,0 +1,60 @@
+"""A source is a word in the configuration; here it becomes an iterator of documents in a fixed order.
+
+"stdlib" (`stdlib.py`), "tfds:NAME" or "tfds:/DIRECTORY" (`tfds.py`), a path or a glob (`files.py`). A mixture is several
+sources, each prepared on its own; `batches.py` mixes their rows. Read next: `prepare.py`.
+"""
+
+import hashlib
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from jaxlm.data import files, stdlib, tfds
+from jaxlm.text.unicode import well_formed
+
+
+def documents(
+    source: str,
+    column: str = "text",
+    split: str = "train",
+    data_dir: str | None = None,
+    report: Callable[[str], None] | None = None,
+) -> Iterator[str]:
+    """The texts of a source, always in the same order, without empty ones; lone surrogates become U+FFFD.
+
+    Args:
+      column: the column of a table or of TFDS that holds the text.
+      split: TFDS only.
+      data_dir: where prepared TFDS data sets lie; None: TFDS's own place.
+      report: told, in one line, what was left out.
+
+    Raises DataError for a source that is not there, damaged, or without the column.
+    """
+    return (well_formed(text) for text in _raw(source, column, split, data_dir, report) if text)
+
+
+def _raw(source: str, column: str, split: str, data_dir: str | None, report: Callable[[str], None] | None) -> Iterator[str]:
+    if source == "stdlib":
+        return stdlib.stdlib_documents(report)
+    if source.startswith("tfds:"):
+        return tfds.tfds_documents(tfds.tfds_directory(source.removeprefix("tfds:"), data_dir), column, split)
+    return files.file_documents(files.list_files(source), column)
+
+
+def source_files(source: str, data_dir: str | None = None) -> list[Path]:
+    """The files that a source is read from, in a fixed order. Raises DataError where there are none."""
+    if source == "stdlib":
+        return stdlib.stdlib_files()
+    if source.startswith("tfds:"):
+        directory = tfds.tfds_directory(source.removeprefix("tfds:"), data_dir)
+        return sorted(path for path in directory.iterdir() if path.is_file())
+    return files.list_files(source)
+
+
+def fingerprint(source: str, data_dir: str | None = None) -> str:
+    """A digest of the names, sizes and times of a source's files: it changes when one of them does."""
+    digest = hashlib.sha256(sys.version.encode() if source == "stdlib" else b"")
+    for path in source_files(source, data_dir):
+        state = path.stat()
+        digest.update(f"{path.absolute()}\0{state.st_size}\0{state.st_mtime_ns}\n".encode("utf-8", "surrogateescape"))
+    return digest.hexdigest()

@@ -1,0 +1,20 @@
+"""The run of `python -m jaxlm.train` without a config: a small GPT-2 on the Python standard library of this machine.
+
+`python -m jaxlm.train`
+"""
+
+from jaxlm.config import Checkpoint, Data, Evaluation, Optimizer, Run, Tokenizer
+from jaxlm.models import gpt2
+
+config = Run(
+    model=gpt2.Config(
+        vocab_size=None, n_positions=512, n_embd=256, n_layer=4, n_head=4, embd_pdrop=0.0, resid_pdrop=0.0, attn_pdrop=0.0
+    ),
+    steps=800,
+    batch_size=16,
+    data=Data(source="stdlib", sequence_length=256, validation=0.05),
+    tokenizer=Tokenizer(kind="bpe", vocab_size=4096),
+    optimizer=Optimizer(learning_rate=3e-3, warmup=50),
+    evaluation=Evaluation(every=200),
+    checkpoint=Checkpoint(every=200),
+)

@@ -1,0 +1,152 @@
+"""Text from a decoder: prefill once, then one compiled step a token over a cache.
+
+The loop is driven by the host, which reads token n while the device computes token n + 1; the cache is donated, so it is
+updated in place. Prompts are padded on the left to a bucket of lengths, so that near lengths share one program.
+"""
+
+import functools
+from collections.abc import Iterator
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Bool, Int
+
+from jaxlm.errors import ConfigError
+from jaxlm.models import family
+from jaxlm.layers.cache import make_cache
+from jaxlm.layers.embed import unembed
+from jaxlm.ops.sampling import GREEDY, Sampling, sample
+
+BUCKETS = tuple(sorted({int(round(32 * 2 ** (i / 2) / 8)) * 8 for i in range(24)}))
+
+
+def bucket(length: int, limit: int) -> int:
+    """The nearest bucket length at or above `length`, at most `limit`."""
+    return min(next((size for size in BUCKETS if size >= length), limit), limit)
+
+
+def stream_tokens(
+    model: Any,
+    params: Any,
+    tokens: Int[np.ndarray, "B T"],
+    *,
+    mask: Bool[np.ndarray, "B T"] | None = None,
+    max_new_tokens: int = 64,
+    sampling: Sampling = GREEDY,
+    eos_id: int | None = None,
+    seed: int = 0,
+) -> Iterator[Int[np.ndarray, "B"]]:
+    """The new tokens, one column at a time; after `eos_id` a row goes on with `eos_id`.
+
+    Raises:
+      ConfigError: an empty prompt, ids outside the vocabulary, or a prompt and its continuation longer than the model.
+    """
+    tokens, mask = _checked(model, tokens, mask, max_new_tokens)
+    if max_new_tokens == 0:
+        return
+    cache, tokens, mask = _enter(model, tokens, mask, max_new_tokens)
+    keys = jax.random.split(jax.random.key(seed), max_new_tokens)
+    token, cache = _advance(model, sampling, params, cache, tokens, mask, keys[0])
+    ended = np.zeros(len(tokens), bool)
+    for i in range(max_new_tokens):
+        following = None
+        if i + 1 < max_new_tokens:
+            following, cache = _advance(model, sampling, params, cache, token[:, None], None, keys[i + 1])
+        column = np.asarray(token)
+        yield np.where(ended, eos_id, column) if eos_id is not None else column
+        ended = ended | (column == eos_id)
+        if ended.all():
+            return
+        token = following
+
+
+def _checked(model, tokens, mask, new):
+    tokens = np.asarray(tokens, np.int32)
+    mask = np.ones(tokens.shape, bool) if mask is None else np.asarray(mask, bool)
+    limit, vocabulary = family(model.config).context(model.config), model.config.vocab_size
+    if tokens.ndim != 2 or 0 in tokens.shape or not mask.any(1).all():
+        raise ConfigError("an empty prompt: give at least one token a row")
+    if tokens[mask].min() < 0 or tokens[mask].max() >= vocabulary:
+        raise ConfigError(f"a prompt holds a token outside the vocabulary of {vocabulary}: is it of another tokenizer?")
+    longest = int(mask.sum(1).max())
+    if longest + new > limit:
+        raise ConfigError(f"{longest} tokens of prompt and {new} new ones exceed the model's {limit}: cut one of them")
+    return tokens, mask
+
+
+def _enter(model, tokens, mask, new):
+    """Prompts pushed to the right of a bucket, and an empty cache for them and what follows."""
+    longest = int(mask.sum(1).max())
+    width = bucket(longest, 2**30)
+    padded, visible = np.zeros((len(tokens), width), np.int32), np.zeros((len(tokens), width), bool)
+    for row, (line, real) in enumerate(zip(tokens, mask, strict=True)):
+        kept = line[real]
+        padded[row, width - len(kept) :], visible[row, width - len(kept) :] = kept, True
+    shape = family(model.config).cache_shape(model.config)
+    cache = make_cache(shape[0], (len(tokens), bucket(width + new, 2**30), *shape[1:]), model.compute.dtype, model.compute.layout)
+    return cache, padded, visible
+
+
+@functools.partial(jax.jit, static_argnums=(0, 1), donate_argnums=3)
+def _advance(model, sampling, params, cache, tokens, mask, key):
+    out = model.apply({"params": params}, tokens, mask=mask, cache=cache)
+    last = unembed(out.hidden[:, -1:], family(model.config).output_table(model.config, params))  # not the logits of the whole prompt
+    return sample(last[:, 0], sampling, key), out.cache
+
+
+def generate_tokens(
+    model: Any,
+    params: Any,
+    tokens: Int[np.ndarray, "B T"],
+    *,
+    mask: Bool[np.ndarray, "B T"] | None = None,
+    max_new_tokens: int = 64,
+    do_sample: bool = False,
+    temperature: float = 1.0,
+    top_k: int | None = None,
+    top_p: float | None = None,
+    eos_token_id: int | None = None,
+    seed: int = 0,
+) -> Int[np.ndarray, "B new"]:
+    """The continuation of each row (Hugging Face's argument names); other arguments are refused by Python itself."""
+    sampling = Sampling(temperature, top_k, top_p) if do_sample else GREEDY
+    columns = stream_tokens(
+        model, params, tokens, mask=mask, max_new_tokens=max_new_tokens, sampling=sampling, eos_id=eos_token_id, seed=seed
+    )
+    new = list(columns)
+    return np.stack(new, axis=1) if new else np.zeros((len(tokens), 0), np.int32)
+
+
+def generate_text(model: Any, params: Any, tokenizer: Any, prompts: list[str], **arguments: Any) -> list[str]:
+    """The continuations of texts, without the prompts; `arguments` are those of `generate_tokens`."""
+    rows = [tokenizer.encode(prompt) or _start(tokenizer) for prompt in prompts]
+    width = max(map(len, rows))
+    tokens = np.array([[0] * (width - len(row)) + row for row in rows], np.int32)
+    mask = np.array([[False] * (width - len(row)) + [True] * len(row) for row in rows])
+    arguments.setdefault("eos_token_id", tokenizer.eos_id)
+    new = generate_tokens(model, params, tokens, mask=mask, **arguments)
+    return [tokenizer.decode(until(row, arguments["eos_token_id"])) for row in new]
+
+
+def sample_texts(model: Any, params: Any, tokenizer: Any, count: int, seed: int = 0, length: int = 120) -> list[str]:
+    """`count` texts drawn from the beginning of a document (temperature 0.8, top-k 50)."""
+    start = tokenizer.eos_id if tokenizer.eos_id is not None else tokenizer.encode("\n")[0]
+    tokens = np.full((count, 1), start, np.int32)
+    new = min(length, family(model.config).context(model.config) - 1)
+    arguments = {"do_sample": True, "temperature": 0.8, "top_k": 50, "seed": seed, "eos_token_id": tokenizer.eos_id}
+    rows = generate_tokens(model, params, tokens, max_new_tokens=new, **arguments) if count else []
+    return [tokenizer.decode(until(row, tokenizer.eos_id)) for row in rows]
+
+
+def _start(tokenizer: Any) -> list[int]:
+    if tokenizer.eos_id is None:
+        raise ConfigError("an empty prompt, and this tokenizer has no token that begins a document: give a prompt")
+    return [tokenizer.eos_id]
+
+
+def until(row: Int[np.ndarray, "T"], eos_id: int | None) -> list[int]:
+    """The ids of a row before its first `eos_id`."""
+    ids = [int(i) for i in row]
+    return ids[: ids.index(eos_id)] if eos_id in ids else ids

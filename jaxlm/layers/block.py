@@ -1,0 +1,127 @@
+"""The pre-norm Transformer block, and the one function that applies a pile of blocks.
+
+Two layouts of the parameters: "unrolled" {"0": layer, "1": layer, ...}, fast everywhere, and "stacked"
+{"stacked": layers with a leading axis L} under lax.scan, small to compile. `stack` and `unstack` turn a whole tree from
+one into the other. Read next: `models/gpt2.py`.
+"""
+
+import dataclasses
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from jaxlm.config import choose
+from jaxlm.ops.attention import Mask
+from jaxlm.ops.dropout import dropout, fold, split
+
+HIDDEN = ("batch", None, None)
+# What the forward pass keeps for the backward pass; the rest is computed again.
+REMAT = {
+    "none": None,
+    "dots": jax.checkpoint_policies.dots_with_no_batch_dims_saveable,
+    "attention": jax.checkpoint_policies.save_only_these_names("attention"),
+    "full": jax.checkpoint_policies.nothing_saveable,
+}
+
+
+class Block(nn.Module):
+    """x + attention(norm(x)), then x + mlp(norm(x)) (pre-norm: Radford et al. 2019, section 2.3)."""
+
+    ln_1: nn.Module
+    attn: nn.Module
+    ln_2: nn.Module
+    mlp: nn.Module
+    dropout: float = 0.0
+
+    def __call__(self, x: Float[Array, "B T D"], mask: Mask, cache: Any = None, key: Array | None = None):
+        """Returns x [B, T, D] and the layer's cache."""
+        keys = split(key, 3)
+        mixed, cache = self.attn(self.ln_1(x), mask, cache, keys[0])
+        x = x + dropout(mixed, self.dropout, keys[1], HIDDEN)
+        return x + dropout(self.mlp(self.ln_2(x)), self.dropout, keys[2], HIDDEN), cache
+
+
+@dataclasses.dataclass(frozen=True)
+class Layers:
+    """`count` blocks of one kind, one after the other: a value with two pure functions."""
+
+    block: nn.Module
+    count: int
+    layout: str = "unrolled"
+    remat: str = "none"
+
+    def init(self, key: Array, x: Float[Array, "B T D"]) -> dict:
+        """The parameters of all layers, in the layout; layer i has the same values in both."""
+        choose("compute.layout", self.layout, ("unrolled", "stacked"))
+        one = lambda i: _init_block(self.block, jax.random.fold_in(key, i), x)
+        if self.layout == "stacked":
+            return {"stacked": jax.lax.map(one, jnp.arange(self.count))}
+        return {str(i): one(i) for i in range(self.count)}
+
+    def apply(self, params: dict, x: Float[Array, "B T D"], mask: Mask, cache: Any = None, key: Array | None = None):
+        """Returns x [B, T, D] and the cache, which has one entry a layer in the layout of the parameters."""
+        choose("compute.remat", self.remat, REMAT)
+        layer = functools.partial(_apply_block, self.block)
+        if REMAT[self.remat] is not None:
+            layer = jax.checkpoint(layer, policy=REMAT[self.remat])
+        run = _scan if self.layout == "stacked" else _unroll
+        return run(layer, params, x, mask, cache, key)
+
+
+def _unroll(layer, params, x, mask, cache, key):
+    caches = []
+    for i in range(len(params)):
+        x, new = layer(params[str(i)], x, mask, None if cache is None else cache[i], fold(key, i))
+        caches.append(new)
+    return x, None if cache is None else tuple(caches)
+
+
+def _scan(layer, params, x, mask, cache, key):
+    def body(x, xs):
+        layer_params, layer_cache, i = xs
+        return layer(layer_params, x, mask, layer_cache, fold(key, i))
+
+    count = jax.tree.leaves(params)[0].shape[0]
+    return jax.lax.scan(body, x, (params["stacked"], cache, jnp.arange(count)))
+
+
+# Jitted, so that equal layers are traced once.
+@functools.partial(jax.jit, static_argnums=0)
+def _apply_block(block, params, x, mask, cache, key):
+    return block.apply({"params": params}, x, mask, cache, key)
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _init_block(block, key, x):
+    return block.init(key, x, Mask())["params"]
+
+
+def stack(tree: Any) -> Any:
+    """Every {"0": layer, "1": layer, ...} of a tree as {"stacked": arrays with a leading layer axis}.
+
+    Parameters, gradients and optimizer states alike: tuples are gone through, arrays stay.
+    """
+    if not isinstance(tree, dict) or set(tree) != {str(i) for i in range(len(tree))} or not tree:
+        return _inside(stack, tree)
+    return {"stacked": jax.tree.map(lambda *leaves: jnp.stack(leaves), *(tree[str(i)] for i in range(len(tree))))}
+
+
+def unstack(tree: Any) -> Any:
+    """The inverse of `stack`."""
+    if not isinstance(tree, dict) or set(tree) != {"stacked"}:
+        return _inside(unstack, tree)
+    count = jax.tree.leaves(tree)[0].shape[0]
+    return {str(i): jax.tree.map(lambda leaf: leaf[i], tree["stacked"]) for i in range(count)}  # noqa: B023 (used at once)
+
+
+def _inside(change: Callable, tree: Any) -> Any:
+    if isinstance(tree, dict):
+        return {name: change(value) for name, value in tree.items()}
+    if isinstance(tree, tuple):
+        return type(tree)(*map(change, tree)) if hasattr(tree, "_fields") else tuple(map(change, tree))
+    return tree

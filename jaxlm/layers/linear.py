@@ -1,0 +1,70 @@
+"""A matrix with a bias, and the initializers of every layer.
+
+A weight is one line: name, initializer, shape, dtype, axis names. The names say how it lies on the mesh (`sharding.AXES`).
+Read next: `layers/attention.py`.
+"""
+
+import dataclasses
+from math import prod
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from jaxlm.sharding import GATHERED, gather, spec
+
+
+@dataclasses.dataclass(frozen=True)
+class Normal:
+    """Initializer: normal values of mean 0."""
+
+    stddev: float
+
+    def __call__(self, key: Array, shape: tuple[int, ...], dtype: Any, axes: tuple[str | None, ...]) -> Array:
+        return self.stddev * jax.random.normal(key, shape, dtype, out_sharding=spec(*axes))
+
+
+@dataclasses.dataclass(frozen=True)
+class Constant:
+    """Initializer: the same value everywhere."""
+
+    value: float
+
+    def __call__(self, key: Array, shape: tuple[int, ...], dtype: Any, axes: tuple[str | None, ...]) -> Array:
+        return jnp.full(shape, self.value, dtype, out_sharding=spec(*axes))
+
+
+class Linear(nn.Module):
+    """y = x W + b over the last axes of x.
+
+    Attributes:
+      outputs: sizes of the new axes, such as (N, H).
+      axes: axis names of the weight, those of the inputs first, such as ("embed", "heads", None).
+      dtype: of the product; the weights are kept in float32.
+    """
+
+    outputs: tuple[int, ...]
+    axes: tuple[str | None, ...]
+    bias: bool = True
+    init_kernel: Any = Normal(0.02)
+    dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "..."]) -> Float[Array, "..."]:
+        count = len(self.axes) - len(self.outputs)
+        rows, inputs = x.shape[:-count], x.shape[-count:]
+        kernel = self.param("kernel", self.init_kernel, (*inputs, *self.outputs), jnp.float32, self.axes)
+        kernel = gather(kernel.astype(self.dtype), *self.axes).reshape(prod(inputs), *self.outputs)
+        # Two-dimensional products: a third faster to train on a CPU than [B, T, D] ones.
+        flat = x.astype(self.dtype).reshape(*rows, prod(inputs)).reshape(prod(rows), prod(inputs))
+        y = jnp.einsum("nd,df->nf", flat, kernel.reshape(prod(inputs), prod(self.outputs)), out_sharding=self._layout())
+        if self.bias:
+            bias = self.param("bias", Constant(0.0), self.outputs, jnp.float32, self.axes[count:])
+            y = y + gather(bias.astype(self.dtype), *self.axes[count:]).reshape(prod(self.outputs))
+        return y.reshape(*rows, prod(self.outputs)).reshape(*rows, *self.outputs)
+
+    def _layout(self):
+        first = self.axes[len(self.axes) - len(self.outputs)]
+        return spec("batch", None if first in GATHERED else first)

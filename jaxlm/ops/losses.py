@@ -1,0 +1,122 @@
+"""Losses over tokens. Each returns (sum, weight), so that averages over micro-batches, devices and hosts are right.
+
+Weights, not magic labels, say what counts; a weight of 0 leaves a token out.
+"""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Int
+
+from jaxlm.sharding import replicate, spec
+
+
+def token_cross_entropy(
+    hidden: Float[Array, "B T D"],
+    table: Float[Array, "V D"],
+    labels: Int[Array, "B T"],
+    weights: Float[Array, "B T"],
+    *,
+    label_smoothing: float = 0.0,
+    z_loss: float = 0.0,
+    chunk: int | None = None,
+) -> tuple[Float[Array, ""], Float[Array, ""]]:
+    """Cross-entropy of softmax(hidden table^T) against labels, with its gradients made in the forward pass.
+
+    The logits exist once, in the forward pass, where both gradients are cheap: nothing of size [B, T, V] is kept for the
+    backward pass and no product is computed again. With `chunk` only [B, chunk, V] logits exist at a time.
+
+    loss = (1 - e) (-log p[label]) + e mean_v(-log p[v]) + z (log sum exp logits)^2     (smoothing: Szegedy et al. 2016,
+    equation 8; z-loss: Chowdhery et al. 2022, section 5)
+
+    Args:
+      table: the output embedding, in any dtype; products run in hidden's dtype, sums in float32.
+      chunk: tokens of a row at a time; T must be its multiple. None: all.
+
+    Returns:
+      The weighted sum in nats and the sum of the weights.
+    """
+    T = hidden.shape[1]
+    if chunk is not None and T % chunk:
+        raise ValueError(f"chunk={chunk} does not divide the {T} tokens of a row")
+    chunks = 1 if chunk is None else T // chunk
+    return _cross_entropy(hidden, table, labels, weights, (label_smoothing, z_loss, chunks)), weights.sum()
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(4,))
+def _cross_entropy(hidden, table, labels, weights, options):
+    loss = lambda h, l, w: _chunk_loss(h, table, l, w, options)[0]
+    if options[2] == 1:
+        return loss(hidden, labels, weights)
+    pieces = [_in_chunks(x, options[2]) for x in (hidden, labels, weights)]
+    return jax.lax.scan(lambda total, piece: (total + loss(*piece), None), jnp.zeros((), jnp.float32), tuple(pieces))[0]
+
+
+def _forward(hidden, table, labels, weights, options):
+    if options[2] == 1:
+        loss, grad_hidden, grad_table = _chunk_gradients(hidden, table, labels, weights, options)
+        return loss, (grad_hidden, grad_table.astype(table.dtype))
+    pieces = tuple(_in_chunks(x, options[2]) for x in (hidden, labels, weights))
+
+    def body(carry, piece):
+        loss, grad_hidden, grad_table = _chunk_gradients(piece[0], table, piece[1], piece[2], options)
+        return (carry[0] + loss, carry[1] + grad_table), grad_hidden
+
+    start = (jnp.zeros((), jnp.float32), jnp.zeros_like(table, jnp.float32))
+    (loss, grad_table), grads = jax.lax.scan(body, start, pieces)
+    return loss, (jnp.moveaxis(grads, 0, 1).reshape(hidden.shape), grad_table.astype(table.dtype))
+
+
+def _backward(options, residuals, cotangent):
+    grad_hidden, grad_table = residuals
+    return (cotangent * grad_hidden).astype(grad_hidden.dtype), (cotangent * grad_table).astype(grad_table.dtype), None, None
+
+
+_cross_entropy.defvjp(_forward, _backward)
+
+
+def _in_chunks(x: Array, chunks: int) -> Array:
+    """[B, T, ...] as [chunks, B, T / chunks, ...]: rows stay where they are on the mesh."""
+    return jnp.moveaxis(x.reshape(x.shape[0], chunks, -1, *x.shape[2:]), 1, 0)
+
+
+def _chunk_loss(hidden, table, labels, weights, options):
+    smoothing, z_loss, _ = options
+    flat = hidden.reshape(-1, hidden.shape[-1])
+    labels, weights = labels.reshape(-1), weights.reshape(-1)
+    logits = jnp.einsum(
+        "nd,vd->nv", flat, table.astype(flat.dtype), preferred_element_type=jnp.float32, out_sharding=spec("batch", "vocab")
+    )
+    normalizer = jax.nn.logsumexp(logits, axis=-1)
+    hit = jnp.arange(logits.shape[1])[None] == labels[:, None]
+    picked = jnp.where(hit, logits, 0).sum(-1)
+    loss = normalizer - (1 - smoothing) * picked
+    if smoothing:
+        loss = loss - smoothing * logits.mean(-1)
+    if z_loss:
+        loss = loss + z_loss * normalizer**2
+    return (loss * weights).sum(), (flat, logits, normalizer, hit, weights)
+
+
+def _chunk_gradients(hidden, table, labels, weights, options):
+    smoothing, z_loss, _ = options
+    loss, (flat, logits, normalizer, hit, weights) = _chunk_loss(hidden, table, labels, weights, options)
+    probability = jnp.exp(logits - normalizer[:, None])
+    if z_loss:
+        probability = probability * (1 + 2 * z_loss * normalizer)[:, None]
+    target = jnp.where(hit, 1 - smoothing, 0.0) + smoothing / logits.shape[1]
+    grad_logits = ((probability - target) * weights[:, None]).astype(flat.dtype)
+    grad_hidden = jnp.einsum("nv,vd->nd", grad_logits, table.astype(flat.dtype), out_sharding=spec("batch", None))
+    grad_table = jnp.einsum(
+        "nv,nd->vd", grad_logits, flat, preferred_element_type=jnp.float32, out_sharding=spec("vocab", None)
+    )
+    return loss, grad_hidden.reshape(hidden.shape), grad_table
+
+
+def plain_cross_entropy(
+    logits: Float[Array, "... V"], labels: Int[Array, "..."], weights: Float[Array, "..."]
+) -> tuple[Float[Array, ""], Float[Array, ""]]:
+    """The textbook form on whole logits: the reference of the fused one, and the loss of small heads."""
+    picked = jnp.take_along_axis(replicate(jax.nn.log_softmax(logits.astype(jnp.float32))), labels[..., None], -1)[..., 0]
+    return -(picked * weights).sum(), weights.sum()

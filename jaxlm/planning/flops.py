@@ -1,0 +1,58 @@
+"""Floating-point operations of a training step, and the peak they are compared with."""
+
+import time
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from jaxlm.models import family
+
+FORMULA = "6 N + 12 L D T a token, N = parameters that are multiplied (kernels and the output embedding), full attention"
+
+# Dense peak of a device in bfloat16, FLOP/s, from the makers' data sheets: a prefix of jax's device_kind -> peak.
+PEAKS = {
+    "NVIDIA H200": 989e12,
+    "NVIDIA H100": 989e12,
+    "NVIDIA A100": 312e12,
+    "TPU v4": 275e12,
+    "TPU v5 lite": 197e12,
+    "TPU v5p": 459e12,
+    "TPU v5": 459e12,
+    "TPU v6 lite": 918e12,
+}
+
+
+def training_flops(config: Any, params: Any, length: int) -> float:
+    """FLOPs of forward and backward pass for one token of a row of `length` (Kaplan et al. 2020, section 2.1).
+
+    Args:
+      params: the parameters or their shapes.
+    """
+    kernels = [leaf for path, leaf in jax.tree_util.tree_leaves_with_path(params) if path[-1].key == "kernel"]
+    table = family(config).output_table(config, params)
+    multiplied = sum(leaf.size for leaf in kernels) + table.size
+    layers, _, _ = family(config).cache_shape(config)
+    return 6.0 * multiplied + 12.0 * layers * table.shape[1] * length
+
+
+def peak_flops(dtype: str) -> tuple[float, str]:
+    """FLOP/s that all devices could reach together, and where the figure comes from."""
+    device, count = jax.devices()[0], jax.device_count()
+    for kind, peak in PEAKS.items():
+        if device.device_kind.startswith(kind):
+            return peak * count, f"{count} x {device.device_kind}, data sheet, bfloat16"
+    return measured_peak(dtype), f"a product of 2048 x 2048 matrices in {dtype}, measured on this {device.platform}"
+
+
+def measured_peak(dtype: str, size: int = 2048, rounds: int = 3) -> float:
+    """FLOP/s of the fastest of a few matrix products on one device."""
+    x = jax.random.normal(jax.random.key(0), (size, size), jnp.dtype(dtype))
+    product = jax.jit(lambda a: a @ a)
+    product(x).block_until_ready()
+    seconds = []
+    for _ in range(rounds):
+        start = time.perf_counter()
+        product(x).block_until_ready()
+        seconds.append(time.perf_counter() - start)
+    return 2 * size**3 / min(seconds)

@@ -1,0 +1,68 @@
+"""The tokenizer as the rest of the house sees it: a protocol, one way to load one, one way to train one.
+
+Read next: `bpe.py` (byte-level BPE), `characters.py`; `../data/prepare.py` is where texts become ids.
+"""
+
+import difflib
+import typing
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from jaxlm.errors import ConfigError, DataError
+from jaxlm.text import bpe, characters
+
+
+class Tokenizer(typing.Protocol):
+    """Text to ids and back; what is text never becomes a control token, whatever it spells."""
+
+    vocab_size: int  # ids are 0 .. vocab_size - 1
+    eos_id: int | None  # ends a document
+    pad_id: int | None
+    digest: str  # SHA-256 of the canonical files: equal digests mean equal ids
+
+    def encode(self, text: str) -> list[int]: ...
+
+    def encode_batch(self, texts: list[str]) -> list[list[int]]: ...
+
+    def decode(self, ids: Sequence[int]) -> str: ...
+
+    def save(self, directory: str | Path) -> None: ...
+
+
+KINDS = {"bpe": bpe.train, "char": characters.train}
+
+# The files that tell what lies in a folder -> the function that reads it; the first row that fits is taken.
+FORMATS = {
+    ("tokenizer.json",): bpe.load,
+    ("vocab.json", "merges.txt"): bpe.load_vocab_and_merges,
+    ("characters.json",): characters.load,
+}
+
+
+def load_tokenizer(path: str | Path) -> Tokenizer:
+    """The tokenizer of a folder: `tokenizer.json`, `vocab.json` + `merges.txt`, `characters.json`, or a run directory.
+
+    Raises DataError where there is none, or where its files are damaged.
+    """
+    folder = Path(path).expanduser()
+    if (folder / "tokenizer").is_dir():
+        folder = folder / "tokenizer"
+    for names, load in FORMATS.items():
+        if all((folder / name).is_file() for name in names):
+            return load(folder)
+    wanted = ", ".join(" + ".join(names) for names in FORMATS)
+    state = "holds no tokenizer" if folder.is_dir() else "is not a folder"
+    raise DataError(f"{folder} {state}: give a folder with {wanted}, or a run directory")
+
+
+def train_tokenizer(kind: str, texts: Iterable[str], vocab_size: int) -> Tokenizer:
+    """A tokenizer of a kind ("bpe", "char") trained on texts; the same texts give the same bytes.
+
+    `vocab_size` is an upper bound: a small corpus fills less; "char" takes what the texts hold and ignores it.
+    Raises ConfigError for an unknown kind, DataError for texts without any character.
+    """
+    if kind not in KINDS:
+        near = difflib.get_close_matches(kind, KINDS, n=1, cutoff=0.3)
+        mend = f"did you mean {near[0]}?" if near else f"the kinds are {', '.join(KINDS)}"
+        raise ConfigError(f"unknown tokenizer.kind={kind}: {mend}")
+    return KINDS[kind](texts, vocab_size)

@@ -1,0 +1,68 @@
+"""Going on from a checkpoint: the same run, maybe on another mesh, in another layer layout, with more steps."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import jax
+
+from jaxlm import config, sharding
+from jaxlm.config import Run
+from jaxlm.errors import CheckpointError, ConfigError
+from jaxlm.layers.block import stack, unstack
+from jaxlm.training import checkpoint
+from jaxlm.training.step import init_state
+
+
+def check_same_run(run: Run, tokenizer: Any, newest: Path | None, owner: bool) -> None:
+    """Refuse to go on with another model, data, tokenizer, task or optimizer; write the resolved config.json.
+
+    Raises:
+      ConfigError: with the keys that differ, old -> new.
+    """
+    path, resolved = Path(run.workdir) / "config.json", resolved_config(run, tokenizer)
+    old = stored_config(newest) if newest else None
+    if old is not None:
+        rows = config.differences(old, resolved) or _other_tokenizer(old, resolved)
+        if rows:
+            raise ConfigError(f"{run.workdir} holds another run: {'; '.join(rows)}. Give the old values, or another workdir=...")
+    if owner:
+        partial = path.with_suffix(".tmp")
+        partial.write_bytes(json.dumps(resolved, indent=2).encode())
+        partial.replace(path)
+        tokenizer.save(Path(run.workdir) / "tokenizer")
+
+
+def resolved_config(run: Run, tokenizer: Any) -> dict[str, Any]:
+    """What config.json holds: the run, and the digest of its tokenizer."""
+    return {**config.to_dict(run), "tokenizer_digest": tokenizer.digest}
+
+
+def _other_tokenizer(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
+    same = old.get("tokenizer_digest") == new["tokenizer_digest"]
+    return [] if same else ["the tokenizer that the data gives now is not the one of the checkpoint: has data.source changed?"]
+
+
+def stored_config(directory: Path) -> dict[str, Any]:
+    """The config.json of a checkpoint."""
+    return json.loads(checkpoint.read_file(directory, "config.json"))
+
+
+def restore_state(problem: Any, newest: Path) -> Any:
+    """The state of a checkpoint, laid out as this run wants it."""
+    old = stored_config(newest).get("compute", {}).get("layout", problem.run.compute.layout)
+    if old == problem.run.compute.layout:
+        return checkpoint.restore(newest, problem.abstract, problem.mesh)
+    convert, back = (stack, unstack) if problem.run.compute.layout == "stacked" else (unstack, stack)
+    with sharding.use(problem.mesh):
+        target = jax.eval_shape(back, problem.abstract)
+        rebuilt = jax.eval_shape(lambda params: init_state(params, problem.rule, problem.run.optimizer.ema), target["params"])
+        _check_convertible(target, rebuilt, old, problem.run.compute.layout)
+        return jax.jit(convert)(checkpoint.restore(newest, target, problem.mesh))
+
+
+def _check_convertible(converted: Any, rebuilt: Any, old: str, new: str) -> None:
+    """Adafactor factors a stack of matrices otherwise than each of them: its state cannot follow."""
+    shapes = lambda tree: {jax.tree_util.keystr(path): leaf.shape for path, leaf in jax.tree_util.tree_leaves_with_path(tree)}
+    if shapes(converted) != shapes(rebuilt):
+        raise CheckpointError(f"this optimizer's state cannot be turned from compute.layout={old} to {new}: keep compute.layout={old}")

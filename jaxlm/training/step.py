@@ -1,0 +1,90 @@
+"""One training step, as a pure function of (state, batch): loss, gradient, update. Read next: `training/loop.py`.
+
+The state is a dict: "step" (batches consumed), "params", "optimizer", "skipped" and "skipped_in_a_row" (batches whose loss
+or gradient was not finite), and "ema" if asked for.
+"""
+
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from jaxlm.config import Optimizer
+from jaxlm.training.schedule import Schedule
+
+State = dict[str, Any]
+LossFn = Callable[[Any, Any, Any], tuple[jax.Array, jax.Array]]  # (params, batch, key) -> (sum, weight)
+
+
+def init_state(params: Any, rule: optax.GradientTransformation, ema: float | None = None) -> State:
+    """The state before the first batch."""
+    zero = jnp.zeros((), jnp.int32)
+    state = {"step": zero, "skipped": zero, "skipped_in_a_row": zero, "params": params, "optimizer": rule.init(params)}
+    return state if ema is None else {**state, "ema": jax.tree.map(jnp.array, params)}
+
+
+def make_step(loss: LossFn, rule: optax.GradientTransformation, schedule: Schedule, config: Optimizer, seed: int, accumulate: int = 1):
+    """The jitted step: (state, batch) -> (state, metrics); the old state's memory is given to the new one.
+
+    A batch's arrays are [B, ...], or [accumulate, B / accumulate, ...]. A step whose loss or gradient norm is not finite
+    changes neither parameters nor optimizer, whose count and schedule stand still; the step number goes on.
+    """
+
+    def step(state: State, batch: Any) -> tuple[State, dict[str, jax.Array]]:
+        key = jax.random.fold_in(jax.random.key(seed), state["step"])
+        total, weight, grads = gradients(loss, state["params"], batch, key, accumulate)
+        scale = 1 / jnp.maximum(weight, 1e-8)
+        norm = optax.global_norm(grads) * scale
+        finite = jnp.isfinite(total) & jnp.isfinite(norm)
+        clipped = scale if config.clip is None else scale * jnp.minimum(1.0, config.clip / (norm + 1e-12))
+        new = update(state, jax.tree.map(lambda g: g * clipped, grads), rule, config.ema)
+        metrics = {"loss": total * scale, "grad_norm": norm, "tokens": weight, "learning_rate": schedule(state["step"] - state["skipped"])}
+        state = {**jax.tree.map(functools.partial(jnp.where, finite), new, {name: state[name] for name in new}), **_count(state, finite)}
+        return state, {**metrics, "skipped": state["skipped"], "skipped_in_a_row": state["skipped_in_a_row"]}
+
+    return jax.jit(step, donate_argnums=0)
+
+
+def gradients(loss: LossFn, params: Any, batch: Any, key: jax.Array, accumulate: int = 1) -> tuple[jax.Array, jax.Array, Any]:
+    """Sum of the losses, sum of the weights, and the gradient of the former: over micro-batches the same as over one batch."""
+    graded = jax.value_and_grad(loss, has_aux=True)
+    if accumulate == 1:
+        (total, weight), grads = graded(params, batch, key)
+        return total, weight, grads
+
+    def body(carry, piece):
+        (total, weight), grads = graded(params, piece[0], jax.random.fold_in(key, piece[1]))
+        return jax.tree.map(jnp.add, carry, (total, weight, grads)), None
+
+    zero = jnp.zeros((), jnp.float32)
+    start = (zero, zero, jax.tree.map(jnp.zeros_like, params))
+    return jax.lax.scan(body, start, (batch, jnp.arange(accumulate)))[0]
+
+
+def update(state: State, grads: Any, rule: optax.GradientTransformation, ema: float | None) -> State:
+    """Parameters, optimizer and moving average after one update."""
+    updates, optimizer = rule.update(grads, state["optimizer"], state["params"])
+    params = optax.apply_updates(state["params"], updates)
+    new = {"params": params, "optimizer": optimizer}
+    if ema is not None:
+        new["ema"] = optax.incremental_update(params, state["ema"], 1 - ema)
+    return new
+
+
+def _count(state: State, finite: jax.Array) -> State:
+    bad = (~finite).astype(jnp.int32)
+    row = jnp.where(finite, 0, state["skipped_in_a_row"] + 1)
+    return {"step": state["step"] + 1, "skipped": state["skipped"] + bad, "skipped_in_a_row": row}
+
+
+def make_evaluation(loss: LossFn) -> Callable[[Any, Any], tuple[jax.Array, jax.Array]]:
+    """The jitted (params, batch) -> (sum of losses, sum of weights), without dropout."""
+    return jax.jit(lambda params, batch: loss(params, batch, None))
+
+
+def best_params(state: State) -> Any:
+    """What is evaluated and sampled from: the moving average where there is one."""
+    return state.get("ema", state["params"])

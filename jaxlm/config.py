@@ -139,6 +139,18 @@ class Run:
     profile: Profile = Profile()
 
 
+def parse(arguments: list[str], default: Run) -> Run:
+    """The configuration that a command line names (none: the default), with its overrides.
+
+    Raises ConfigError for anything that is neither one config file nor key=value.
+    """
+    named = [argument for argument in arguments if "=" not in argument]
+    if len(named) > 1:
+        raise ConfigError(f"{named[1]!r}: one config file at most; overrides are of the form key=value")
+    run = load_file(named[0]) if named else default
+    return override(run, [argument for argument in arguments if "=" in argument])
+
+
 def load_file(path: str | Path) -> Run:
     """The `config` of a Python config file."""
     path = Path(path)

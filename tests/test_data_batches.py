@@ -1,7 +1,6 @@
 """batch(step): pure, the same for any number of hosts, every row once an epoch, mixtures by quota, ids checked."""
 
 import dataclasses
-import time
 
 import numpy as np
 import pytest
@@ -158,15 +157,3 @@ def test_what_cannot_be_is_refused(store, tmp_path):
     foreign = _store(tmp_path / "foreign", _documents(3), tokenizer="another")
     with pytest.raises(DataError, match="different tokenizers"):
         make_batches([store, foreign], [1, 1], DATA, 8, 0)
-
-
-def test_a_batch_is_gathered_fast(tmp_path):
-    documents = [np.arange(n) for n in np.random.default_rng(0).integers(2, 400, 10_000)]
-    store = _store(tmp_path / "big", documents)
-    for packing in ("windows", "documents"):
-        batches = make_batches([store], [1.0], dataclasses.replace(DATA, packing=packing, sequence_length=1024), 32, 0)
-        batches.rows(0, 0, 32)
-        start = time.perf_counter()
-        for step in range(10):
-            batches.rows(step, 0, 32)
-        assert (time.perf_counter() - start) / 10 < 0.1  # 10 times what an idle core needs

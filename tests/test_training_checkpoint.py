@@ -2,11 +2,11 @@
 
 import errno
 import functools
-import json
 import os
 import shutil
 import subprocess
 import sys
+import threading
 import time
 
 import jax
@@ -57,8 +57,8 @@ def same_bits(one, other) -> bool:
     return all(a.dtype == b.dtype and a.shape == b.shape and np.asarray(a).tobytes() == np.asarray(b).tobytes() for a, b in pairs)
 
 
-def write(workdir, steps=(1,), keep: int = 9, files=None, losses=None) -> None:
-    writer = checkpoint.Writer(workdir, keep, files or {"config.json": b"{}"})
+def write(workdir, steps=(1,), keep: int = 9, losses=None) -> None:
+    writer = checkpoint.Writer(workdir, keep, {"config.json": b"{}"})
     for step in steps:
         writer.save(step, make_state(seed=step), best=(losses or {}).get(step))
     writer.close()
@@ -147,20 +147,6 @@ def test_another_shape_dtype_or_leaf_is_refused_by_name(tmp_path, change, words)
         checkpoint.restore(tmp_path / "checkpoints/1", target, None)
 
 
-def test_files_are_saved_beside_the_state(tmp_path):
-    source = tmp_path / "tokenizer"
-    source.mkdir()
-    (source / "vocab.json").write_text("[1]")
-    files = {"config.json": b'{"a": 1}', "tokenizer": source, "again/vocab.json": source / "vocab.json"}
-    write(tmp_path, files=files)
-    path = tmp_path / "checkpoints/1"
-    held = [checkpoint.read_file(path, name) for name in ("config.json", "tokenizer/vocab.json", "again/vocab.json")]
-    assert held == [b'{"a": 1}', b"[1]", b"[1]"]
-    assert set(json.loads((path / "digest.json").read_text())["files"]) >= {"config.json", "tokenizer/vocab.json", "state/state/_METADATA"}
-    with pytest.raises(CheckpointError, match=r"no readable other\.json"):
-        checkpoint.read_file(path, "other.json")
-
-
 def test_the_newest_and_the_best_are_kept(tmp_path):
     write(tmp_path, (1, 2, 3, 4, 5, 6), keep=2, losses={1: 3.0, 2: 2.5})
     assert checkpoint.checkpoint_steps(tmp_path) == [2, 5, 6]
@@ -173,12 +159,18 @@ def test_the_newest_and_the_best_are_kept(tmp_path):
     assert sorted(path.name for path in (tmp_path / "checkpoints").iterdir()) == ["7", "best.json"]
 
 
-def test_what_a_killed_run_left_behind_is_removed(tmp_path):
-    write(tmp_path)
-    (tmp_path / "checkpoints/2.tmp/state").mkdir(parents=True)
-    assert newest(tmp_path) == (1, [])
+def test_a_save_that_fails_at_once_leaves_no_thread_that_keeps_the_process_alive(tmp_path):
+    before, gone = set(threading.enumerate()), jnp.ones(8)
+    gone.delete()
+    writer = checkpoint.Writer(tmp_path, 1, {})
+    with pytest.raises(CheckpointError, match="checkpoint 1 cannot be written"):
+        writer.save(1, {"w": jnp.ones(8), "gone": gone})
+    writer.close()
+    for thread in set(threading.enumerate()) - before:
+        thread.join(timeout=5)
+        assert thread.daemon or not thread.is_alive(), thread
     checkpoint.Writer(tmp_path, 1, {}).close()
-    assert sorted(path.name for path in (tmp_path / "checkpoints").iterdir()) == ["1"]
+    assert list((tmp_path / "checkpoints").iterdir()) == []
 
 
 def no_space(*_args, **_kwargs):

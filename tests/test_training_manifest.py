@@ -1,5 +1,6 @@
 """Digests: every damage to a checkpoint is noticed, named and walked back from, and no run starts again from zero in silence."""
 
+import json
 import os
 import shutil
 
@@ -13,8 +14,8 @@ from jaxlm.errors import CheckpointError
 from jaxlm.training import checkpoint, manifest
 
 
-def write(workdir, steps=(1,)) -> None:
-    writer = checkpoint.Writer(workdir, 9, {"config.json": b"{}"})
+def write(workdir, steps=(1,), files=None) -> None:
+    writer = checkpoint.Writer(workdir, 9, files or {"config.json": b"{}"})
     for step in steps:
         writer.save(step, {"w": jnp.arange(64.0) + step, "step": jnp.int32(step)})
     writer.close()
@@ -28,6 +29,20 @@ def newest(workdir) -> tuple[int | None, list[str]]:
 
 def largest(directory):
     return max((path for path in directory.rglob("*") if path.is_file()), key=lambda path: path.stat().st_size)
+
+
+def test_files_are_saved_beside_the_state(tmp_path):
+    source = tmp_path / "tokenizer"
+    source.mkdir()
+    (source / "vocab.json").write_text("[1]")
+    files = {"config.json": b'{"a": 1}', "tokenizer": source, "again/vocab.json": source / "vocab.json"}
+    write(tmp_path, files=files)
+    path = tmp_path / "checkpoints/1"
+    held = [checkpoint.read_file(path, name) for name in ("config.json", "tokenizer/vocab.json", "again/vocab.json")]
+    assert held == [b'{"a": 1}', b"[1]", b"[1]"]
+    assert set(json.loads((path / "digest.json").read_text())["files"]) >= {"config.json", "tokenizer/vocab.json", "state/state/_METADATA"}
+    with pytest.raises(CheckpointError, match=r"no readable other\.json"):
+        checkpoint.read_file(path, "other.json")
 
 
 def flip(path) -> None:
@@ -128,3 +143,11 @@ def test_a_newer_format_is_refused_not_set_aside(tmp_path):
     with pytest.raises(CheckpointError, match="has format 2 and this jaxlm reads 1"):
         newest(tmp_path)
     assert digest.exists()
+
+
+def test_what_a_killed_run_left_behind_is_removed(tmp_path):
+    write(tmp_path)
+    (tmp_path / "checkpoints/2.tmp/state").mkdir(parents=True)
+    assert newest(tmp_path) == (1, [])
+    checkpoint.Writer(tmp_path, 1, {}).close()
+    assert sorted(path.name for path in (tmp_path / "checkpoints").iterdir()) == ["1"]

@@ -14,9 +14,9 @@ import numpy as np
 from jaxtyping import Bool, Int
 
 from jaxlm.errors import ConfigError
-from jaxlm.models import family
 from jaxlm.layers.cache import make_cache
 from jaxlm.layers.embed import unembed
+from jaxlm.models import family
 from jaxlm.ops.sampling import GREEDY, Sampling, sample
 
 BUCKETS = tuple(sorted({int(round(32 * 2 ** (i / 2) / 8)) * 8 for i in range(24)}))
@@ -128,6 +128,23 @@ def generate_text(model: Any, params: Any, tokenizer: Any, prompts: list[str], *
     arguments.setdefault("eos_token_id", tokenizer.eos_id)
     new = generate_tokens(model, params, tokens, mask=mask, **arguments)
     return [tokenizer.decode(until(row, arguments["eos_token_id"])) for row in new]
+
+
+def stream_text(
+    model: Any, params: Any, tokenizer: Any, prompt: str, max_new_tokens: int, sampling: Sampling = GREEDY, seed: int = 0
+) -> Iterator[str]:
+    """The continuation of one text, piece by piece as it is made; stops at the model's context or the end of the document."""
+    ids = tokenizer.encode(prompt) or _start(tokenizer)
+    room = min(max_new_tokens, max(family(model.config).context(model.config) - len(ids), 1))
+    new, shown = [], ""
+    for column in stream_tokens(
+        model, params, np.array([ids], np.int32), max_new_tokens=room, sampling=sampling, eos_id=tokenizer.eos_id, seed=seed
+    ):
+        new.append(int(column[0]))
+        text = tokenizer.decode(until(new, tokenizer.eos_id))
+        if not text.endswith("\N{REPLACEMENT CHARACTER}"):  # a character whose bytes are not all here yet
+            yield text[len(shown) :]
+            shown = text
 
 
 def sample_texts(model: Any, params: Any, tokenizer: Any, count: int, seed: int = 0, length: int = 120) -> list[str]:

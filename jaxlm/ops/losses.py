@@ -30,6 +30,8 @@ def token_cross_entropy(
     loss = (1 - e) (-log p[label]) + e mean_v(-log p[v]) + z (log sum exp logits)^2     (smoothing: Szegedy et al. 2016,
     equation 8; z-loss: Chowdhery et al. 2022, section 5)
 
+    A label outside [0, V) whose weight is not 0 makes the loss and the gradients NaN.
+
     Args:
       table: the output embedding, in any dtype; products run in hidden's dtype, sums in float32.
       chunk: tokens of a row at a time; T must be its multiple. None: all.
@@ -41,7 +43,14 @@ def token_cross_entropy(
     if chunk is not None and T % chunk:
         raise ValueError(f"chunk={chunk} does not divide the {T} tokens of a row")
     chunks = 1 if chunk is None else T // chunk
-    return _cross_entropy(hidden, table, labels, weights, (label_smoothing, z_loss, chunks)), weights.sum()
+    checked = _checked(labels, weights, table.shape[0])
+    return _cross_entropy(hidden, table, labels, checked, (label_smoothing, z_loss, chunks)), weights.sum()
+
+
+def _checked(labels: Array, weights: Array, classes: int) -> Array:
+    """The weights, NaN where a label that counts is no class: no other class is ever trained in its place."""
+    inside = (labels >= 0) & (labels < classes)
+    return jnp.where(inside | (weights == 0), weights, jnp.nan)
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(4,))
@@ -118,5 +127,6 @@ def plain_cross_entropy(
     logits: Float[Array, "... V"], labels: Int[Array, "..."], weights: Float[Array, "..."]
 ) -> tuple[Float[Array, ""], Float[Array, ""]]:
     """The textbook form on whole logits: the reference of the fused one, and the loss of small heads."""
-    picked = jnp.take_along_axis(replicate(jax.nn.log_softmax(logits.astype(jnp.float32))), labels[..., None], -1)[..., 0]
-    return -(picked * weights).sum(), weights.sum()
+    log_p = replicate(jax.nn.log_softmax(logits.astype(jnp.float32)))
+    picked = jnp.take_along_axis(log_p, labels[..., None], -1, mode="clip")[..., 0]
+    return -(picked * _checked(labels, weights, logits.shape[-1])).sum(), weights.sum()

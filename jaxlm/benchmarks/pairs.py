@@ -1,0 +1,117 @@
+"""Two programs side by side: each in a process of its own, round by round in turn, so that a drifting machine hits both.
+
+A side is a function that returns (facts, step): `step()` does one unit of work and waits for it. Only rounds in which the
+rest of the machine was quiet are counted, where Linux can tell. Read next: `train.py`.
+"""
+
+import dataclasses
+import multiprocessing
+import os
+import resource
+import time
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+QUIET = 0.06  # share of all processors that others may use in a round that counts
+
+
+@dataclasses.dataclass(frozen=True)
+class Side:
+    """Seconds of one step in each round, and what the side says of itself."""
+
+    name: str
+    facts: dict[str, Any]
+    seconds: np.ndarray
+    peak_bytes: int
+
+
+def alternate(sides: dict[str, tuple[Callable, dict]], rounds: int, steps: int) -> tuple[list[Side], np.ndarray]:
+    """Run every side's `steps` in turn, `rounds` times.
+
+    Args:
+      sides: name -> (function, its keyword arguments); the function must be importable by name.
+
+    Returns:
+      The sides, and the share of the machine that others used in each round.
+    """
+    context = multiprocessing.get_context("spawn")
+    workers = {}
+    for name, (make, arguments) in sides.items():
+        here, there = context.Pipe()
+        process = context.Process(target=_serve, args=(there, make, arguments), daemon=True)
+        process.start()
+        workers[name] = (process, here, _receive(here, name))
+    seconds, others = {name: [] for name in sides}, []
+    for _ in range(rounds):
+        before = _busy()
+        for name, (_, pipe, _) in workers.items():
+            pipe.send(steps)
+            seconds[name].append(_receive(pipe, name)["seconds"] / steps)
+        others.append(_others(before, _busy()))
+    result = []
+    for name, (process, pipe, facts) in workers.items():
+        pipe.send(0)
+        result.append(Side(name, facts, np.array(seconds[name]), _receive(pipe, name)["peak"]))
+        process.join()
+    return result, np.array(others)
+
+
+def _serve(pipe: Any, make: Callable, arguments: dict) -> None:
+    try:
+        facts, step, peak = make(**arguments)
+        step()  # beside the first call, which `make` has timed: caches are warm now
+        pipe.send(facts)
+        while steps := pipe.recv():
+            start, cpu = time.perf_counter(), sum(os.times()[:2])
+            for _ in range(steps):
+                step()
+            pipe.send({"seconds": time.perf_counter() - start, "cpu": sum(os.times()[:2]) - cpu})
+        pipe.send({"peak": peak() or 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss})
+    except Exception as error:
+        pipe.send({"error": f"{type(error).__name__}: {error}"})
+
+
+def _receive(pipe: Any, name: str) -> dict[str, Any]:
+    try:
+        message = pipe.recv()
+    except EOFError:
+        message = {"error": "its process ended"}
+    if "error" in message:
+        raise RuntimeError(f"{name}: {message['error']}")
+    if "cpu" in message:
+        _OWN[0] += message["cpu"]
+    return message
+
+
+_OWN = [0.0]  # processor seconds of our own workers so far
+
+
+def _busy() -> tuple[float, float, float] | None:
+    """Seconds of work and of all processors since boot, and those of our workers."""
+    try:
+        with open("/proc/stat") as file:
+            numbers = [float(n) / os.sysconf("SC_CLK_TCK") for n in file.readline().split()[1:9]]
+    except OSError:
+        return None
+    return sum(numbers) - numbers[3] - numbers[4], sum(numbers), _OWN[0]
+
+
+def _others(before: tuple | None, after: tuple | None) -> float:
+    if before is None or after is None:
+        return float("nan")
+    work, whole, own = (b - a for a, b in zip(before, after, strict=True))
+    return max(0.0, (work - own) / max(whole, 1e-9))
+
+
+def quiet(others: np.ndarray) -> np.ndarray:
+    """Which rounds count: all where it cannot be told or none was quiet."""
+    calm = ~(others > QUIET)
+    return calm if calm.any() else np.ones_like(calm)
+
+
+def spread(ratios: np.ndarray) -> str:
+    """Median and the 10 % and 90 % quantiles."""
+    low, middle, high = np.quantile(ratios, [0.1, 0.5, 0.9])
+    return f"{middle:.2f} [{low:.2f}, {high:.2f}]"

@@ -1,0 +1,126 @@
+"""A training step of GPT-2, ours and torch's: forward, backward, AdamW, on the same shapes and random tokens.
+
+The peer is transformers' GPT2LMHeadModel with scaled-dot-product attention, plain and, if asked, under torch.compile;
+on a GPU in bfloat16 autocast with fused AdamW. Both keep float32 parameters.
+"""
+
+import dataclasses
+import time
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from jaxlm.benchmarks.pairs import Side, alternate, quiet, spread
+from jaxlm.planning.memory import human
+
+
+@dataclasses.dataclass(frozen=True)
+class Shape:
+    """What is trained."""
+
+    size: str = "gpt2"
+    batch: int = 2
+    length: int = 256
+    dropout: float = 0.0
+    dtype: str = "float32"
+    layout: str = "unrolled"
+
+
+def ours(shape: Shape) -> tuple[dict[str, Any], Callable[[], None], Callable[[], int | None]]:
+    """Our step, as training runs it."""
+    started = time.perf_counter()
+    import jax
+
+    from jaxlm import assembly
+    from jaxlm.config import Compute, Data, Mesh, Run
+    from jaxlm.models import gpt2
+    from jaxlm.planning.flops import training_flops
+    from jaxlm.training.step import make_step
+
+    imported = time.perf_counter()
+    rates = dict.fromkeys(("embd_pdrop", "resid_pdrop", "attn_pdrop"), shape.dropout)
+    model = dataclasses.replace(gpt2.SIZES[shape.size], n_positions=max(1024, shape.length), **rates)
+    compute = Compute(dtype=shape.dtype, layout=shape.layout)
+    run = Run(model, batch_size=shape.batch, steps=10_000, data=Data(sequence_length=shape.length), compute=compute, mesh=Mesh(1))
+    problem = assembly.make_problem(run, None)
+    state = {"now": jax.jit(problem.init)(jax.random.key(0))}
+    step = make_step(problem.loss, problem.rule, problem.schedule, run.optimizer, 0)
+    batch = _batch(shape, model.vocab_size)
+
+    def one() -> None:
+        state["now"], metrics = step(state["now"], batch)
+        jax.block_until_ready(metrics)
+
+    begun = time.perf_counter()
+    one()
+    facts = {"import": imported - started, "first step": time.perf_counter() - imported, "of it the step": time.perf_counter() - begun}
+    facts["flops"] = training_flops(model, problem.abstract["params"], shape.length)
+    return facts, one, lambda: (jax.devices()[0].memory_stats() or {}).get("peak_bytes_in_use")
+
+
+def _batch(shape: Shape, vocabulary: int) -> dict[str, np.ndarray]:
+    tokens = np.random.default_rng(0).integers(0, vocabulary, (shape.batch, shape.length + 1)).astype(np.int32)
+    weights = np.ones((shape.batch, shape.length), np.float32)
+    return {"tokens": tokens[:, :-1], "targets": tokens[:, 1:], "weights": weights}
+
+
+def torchs(shape: Shape, compiled: bool) -> tuple[dict[str, Any], Callable[[], None], Callable[[], int | None]]:
+    """The same step in torch."""
+    started = time.perf_counter()
+    import torch
+    from transformers import GPT2Config, GPT2LMHeadModel
+
+    from jaxlm.models import gpt2
+
+    imported = time.perf_counter()
+    device, config = "cuda" if torch.cuda.is_available() else "cpu", gpt2.SIZES[shape.size]
+    rates = dict.fromkeys(("embd_pdrop", "resid_pdrop", "attn_pdrop"), shape.dropout)
+    sizes = {"n_embd": config.n_embd, "n_layer": config.n_layer, "n_head": config.n_head, "n_positions": max(1024, shape.length)}
+    model = GPT2LMHeadModel(GPT2Config(**sizes, **rates, attn_implementation="sdpa", use_cache=False)).to(device).train()
+    run = torch.compile(model) if compiled else model
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3, betas=(0.9, 0.95), weight_decay=0.1, fused=True)
+    batch = {name: torch.as_tensor(array).to(device) for name, array in _batch(shape, config.vocab_size).items()}
+    labels = batch["targets"].long().reshape(-1)
+
+    def one() -> None:
+        with torch.autocast(device, torch.bfloat16, enabled=shape.dtype == "bfloat16"):
+            logits = run(input_ids=batch["tokens"].long()).logits
+            loss = torch.nn.functional.cross_entropy(logits.reshape(-1, logits.shape[-1]).float(), labels)
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+        loss.item()
+
+    begun = time.perf_counter()
+    one()
+    facts = {"import": imported - started, "first step": time.perf_counter() - imported, "of it the step": time.perf_counter() - begun}
+    return facts, one, lambda: torch.cuda.max_memory_allocated() if device == "cuda" else None
+
+
+def run(shape: Shape, rounds: int, steps: int, compiled: bool, alone: bool) -> None:
+    """Print tokens/s, FLOP/s, peak memory, time to the first step, and the ratio to torch with its spread."""
+    sides: dict[str, tuple[Callable, dict]] = {"jaxlm": (ours, {"shape": shape})}
+    if not alone:
+        sides["torch"] = (torchs, {"shape": shape, "compiled": False})
+        if compiled:
+            sides["torch.compile"] = (torchs, {"shape": shape, "compiled": True})
+    print(f"train {shape.size}, batch {shape.batch} x {shape.length}, dropout {shape.dropout}, {shape.dtype}, {shape.layout} layers")
+    results, others = alternate(sides, rounds, steps)
+    calm = quiet(others)
+    print(f"{rounds} rounds of {steps} steps, {calm.sum()} of them counted (others used {np.nanmedian(others):.0%} of the machine)")
+    for side in results:
+        print("  " + _line(side, shape, results[0].facts["flops"], calm))
+    for side in results[1:]:
+        print(f"  jaxlm / {side.name}: {spread(side.seconds[calm] / results[0].seconds[calm])} median [10 %, 90 %]")
+
+
+def _line(side: Side, shape: Shape, flops: float, calm: np.ndarray) -> str:
+    seconds = float(np.median(side.seconds[calm]))
+    rate = shape.batch * shape.length / seconds
+    return (
+        f"{side.name:<14} {1e3 * seconds:8.1f} ms a step (best {1e3 * side.seconds.min():.1f})  {rate:10,.0f} tokens/s  "
+        f"{rate * flops / 1e9:8,.0f} GFLOP/s  peak {human(side.peak_bytes)}  "
+        f"first step {side.facts['first step']:.1f} s after imports of {side.facts['import']:.1f} s"
+    )

@@ -1,0 +1,29 @@
+"""What a run needs, before it runs: `python -m jaxlm.plan [configs/x.py] [a.b=c ...]`.
+
+Prints parameters, memory of one device, and operations a token. Nothing is allocated and no data is read; a vocabulary
+that the tokenizer would fill in is taken as `tokenizer.vocab_size`.
+"""
+
+import dataclasses
+
+from jaxlm import assembly, config, default, sharding
+from jaxlm.command import run_command
+from jaxlm.planning.banner import memory_lines, parameter_lines, plan_memory
+from jaxlm.planning.flops import FORMULA, training_flops
+
+
+def main(arguments: list[str]) -> None:
+    """Shapes only: the same estimator as the banner of a training run."""
+    run = config.parse(arguments, default.config)
+    if run.model.vocab_size is None:
+        run = dataclasses.replace(run, model=dataclasses.replace(run.model, vocab_size=run.tokenizer.vocab_size))
+    problem = assembly.make_problem(run, sharding.make_mesh(run.mesh))
+    params = problem.abstract["params"]
+    print("\n".join([*parameter_lines(params), *memory_lines(plan_memory(problem))]))
+    flops = training_flops(run.model, params, run.data.sequence_length)
+    step = flops * run.batch_size * run.data.sequence_length
+    print(f"FLOPs: {flops / 1e6:,.1f} million a token ({FORMULA}); {step / 1e12:,.3g} TFLOP a step, {step * run.steps / 1e15:,.3g} PFLOP a run")
+
+
+if __name__ == "__main__":
+    run_command(main, __doc__)

@@ -4,8 +4,12 @@ Read next: `training/loop.py`, which is given these parts.
 """
 
 import dataclasses
+import functools
 import hashlib
 import json
+import math
+import os
+import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -15,9 +19,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxlm import sharding
-from jaxlm.config import Run
+from jaxlm.config import Run, choose
 from jaxlm.data import batches, loader, prepare, sources
-from jaxlm.data.store import Store
+from jaxlm.data.store import MANIFEST, Store
 from jaxlm.errors import ConfigError
 from jaxlm.models import family, make_model
 from jaxlm.tasks import task_named
@@ -62,21 +66,42 @@ def make_problem(run: Run, mesh: jax.sharding.Mesh | None) -> Problem:
 
 def check_run(run: Run, mesh: jax.sharding.Mesh | None) -> None:
     """Refuse what cannot be, with the key to change."""
-    known = family(run.model)
-    micro = run.batch_size // max(run.accumulate, 1)
-    sharding.check_sizes({**known.sizes(run.model), "batch": micro}, mesh, {**known.SETTINGS, "batch": "batch_size / accumulate"})
-    for key, size in (("steps", run.steps), ("batch_size", run.batch_size), ("accumulate", run.accumulate)):
-        if size < 1:
-            raise ConfigError(f"{key}={size}: it is at least 1")
+    check_ranges(run)
     if run.batch_size % run.accumulate:
         raise ConfigError(f"batch_size={run.batch_size} is not divisible by accumulate={run.accumulate}")
+    known, micro = family(run.model), run.batch_size // run.accumulate
+    sharding.check_sizes({**known.sizes(run.model), "batch": micro}, mesh, {**known.SETTINGS, "batch": "batch_size / accumulate"})
     length, limit = run.data.sequence_length, known.context(run.model)
     if length > limit:
         raise ConfigError(f"data.sequence_length={length} exceeds the model's {limit} positions: lower it or raise the model's")
-    if run.loss.chunk is not None and (run.loss.chunk < 1 or length % run.loss.chunk):
+    if run.loss.chunk is not None and length % run.loss.chunk:
         raise ConfigError(f"loss.chunk={run.loss.chunk} does not divide data.sequence_length={length}")
-    if run.compute.dtype not in ("float32", "bfloat16", "float16"):
-        raise ConfigError(f"compute.dtype={run.compute.dtype!r} is not one of float32, bfloat16, float16")
+    choose("compute.dtype", run.compute.dtype, ("float32", "bfloat16", "float16"))
+    choose("data.loader", run.data.loader, loader.LOADERS)
+    choose("data.packing", run.data.packing, batches.PACKINGS)
+    traced = run.profile.steps
+    if traced and not (len(traced) == 2 and 0 <= traced[0] < traced[1]):
+        raise ConfigError(f"profile.steps={list(traced)} names no steps: give the first and the last, as in profile.steps=[10,15]")
+
+
+COUNTS = """steps batch_size accumulate data.sequence_length data.prefetch evaluation.every evaluation.batches evaluation.patience
+    checkpoint.every checkpoint.keep logging.every loss.chunk optimizer.decay""".split()  # each at least 1, or None
+POSITIVE = ("optimizer.learning_rate", "optimizer.clip", "optimizer.eps")
+SHARES = ("loss.label_smoothing", "optimizer.b1", "optimizer.b2", "optimizer.momentum", "optimizer.ema")  # in [0, 1)
+
+
+def check_ranges(run: Run) -> None:
+    """Refuse a number outside the range of its key."""
+    value = lambda key: functools.reduce(getattr, key.split("."), run)
+    for keys, fits, range_ in (
+        (COUNTS, lambda x: x >= 1, "at least 1"),
+        (POSITIVE, lambda x: 0 < x < math.inf, "a positive number"),
+        (SHARES, lambda x: 0 <= x < 1, "at least 0 and less than 1"),
+        (("optimizer.warmup", "logging.samples"), lambda x: x >= 0, "at least 0"),
+    ):
+        for key in keys:
+            if value(key) is not None and not fits(value(key)):
+                raise ConfigError(f"{key}={value(key)}: it is {range_}")
 
 
 def named_sources(run: Run) -> list[tuple[str, float]]:
@@ -102,14 +127,35 @@ def make_tokenizer(run: Run, say: Say) -> Tokenizer:
     say(f"training a {run.tokenizer.kind} tokenizer of {run.tokenizer.vocab_size:,} tokens on {', '.join(names)}")
     texts = (text for name in names for text in prepare.training_documents(run.data, name))
     tokenizer = train_tokenizer(run.tokenizer.kind, texts, run.tokenizer.vocab_size)
-    tokenizer.save(folder)
+    _keep(tokenizer, folder)
     return tokenizer
+
+
+def _keep(tokenizer: Tokenizer, folder: Path) -> None:
+    """Into the cache, whole or not at all; of several processes that trained the same one, the first keeps it."""
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=folder.parent, ignore_cleanup_errors=True) as partial:
+        tokenizer.save(partial)
+        os.chmod(partial, 0o755)  # a temporary directory is its owner's alone
+        try:
+            os.rename(partial, folder)
+        except OSError:
+            if not folder.is_dir():
+                raise
 
 
 def make_stores(run: Run, tokenizer: Tokenizer, say: Say) -> tuple[list[Store], list[Store]]:
     """Prepared training and validation stores, one a source."""
     pairs = [prepare.prepare(run.data, name, tokenizer, say) for name, _ in named_sources(run)]
     return [train for train, _ in pairs], [held for _, held in pairs if held is not None and held.tokens > 0]
+
+
+def data_digest(stores: list[Store]) -> str:
+    """A digest of what the stores hold, wherever they lie."""
+    digest = hashlib.sha256()
+    for store in stores:
+        digest.update((store.directory / MANIFEST).read_bytes())
+    return digest.hexdigest()
 
 
 def held_out_texts(run: Run) -> Iterator[str]:
@@ -157,7 +203,9 @@ def _placer(problem: Problem, made: batches.Batches, accumulate: int = 1):
     return place, make
 
 
-def make_validation(problem: Problem, stores: list[Store], tokenizer: Tokenizer, evaluate_batch: Callable) -> Callable[[Any], dict[str, float]]:
+def make_validation(
+    problem: Problem, stores: list[Store], tokenizer: Tokenizer, evaluate_batch: Callable
+) -> Callable[[Any], dict[str, float]]:
     """params -> the task's metrics over the validation stores, every token of them once."""
     run, rows = problem.run, sharding.mesh_size(problem.mesh, "batch")
     size = -(-run.batch_size // (run.accumulate * rows)) * rows

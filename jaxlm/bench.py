@@ -1,7 +1,7 @@
 """Measure, beside a peer, on this machine: `python -m jaxlm.bench train [options]`.
 
 train: a step of GPT-2, tokens/s, FLOP/s, peak memory, time to the first step; where torch and transformers are installed,
-the same shapes in torch, alternating, with the ratio and its spread. Options: --size gpt2, --batch 2, --length 256,
+the same shapes in torch, alternating, with the ratio and its spread. Options: --size gpt2 (or shakespeare), --batch 2, --length 256,
 --dropout 0, --dtype float32, --layout unrolled, --rounds 7, --steps 2, --compile (torch.compile too), --alone (no peer).
 """
 
@@ -12,7 +12,6 @@ from jaxlm.benchmarks import train
 from jaxlm.command import run_command
 from jaxlm.config import choose
 from jaxlm.errors import ConfigError
-from jaxlm.models import gpt2
 
 
 class _Parser(argparse.ArgumentParser):
@@ -24,7 +23,7 @@ def main(arguments: list[str]) -> None:
     """Run the named benchmark."""
     options = parse(arguments)
     choose("the benchmark", options.what, ("train",))
-    choose("--size", options.size, gpt2.SIZES)
+    choose("--size", options.size, train.SIZES)
     alone = options.alone or not (importlib.util.find_spec("torch") and importlib.util.find_spec("transformers"))
     shape = train.Shape(options.size, options.batch, options.length, options.dropout, options.dtype, options.layout)
     train.run(shape, options.rounds, options.steps, options.compile, alone)

@@ -163,8 +163,8 @@ def load_file(path: str | Path) -> Run:
         spec.loader.exec_module(module)
     except (SyntaxError, NameError, TypeError, AttributeError, ImportError) as error:
         raise ConfigError(f"{path} cannot be run as Python: {error}") from error
-    if not hasattr(module, "config"):
-        raise ConfigError(f"{path} assigns no `config`; end it with `config = Run(...)`")
+    if not isinstance(getattr(module, "config", None), Run):
+        raise ConfigError(f"{path} assigns no run to `config`; end it with `config = Run(...)`")
     return module.config
 
 

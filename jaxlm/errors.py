@@ -12,6 +12,8 @@ from collections.abc import Iterator
 
 DONE, BAD_DATA, INTERNAL, IN_USE, STOPPED, BAD_CONFIG = 0, 65, 70, 73, 75, 78
 
+OUT_OF_MEMORY = "lower batch_size, raise accumulate, or set compute.remat=full"
+
 
 class UserError(Exception):
     """Something a person can mend; `code` is the exit status of the command that met it."""
@@ -63,14 +65,18 @@ def exits(debug: bool = False) -> Iterator[None]:
     except UserError as error:
         _leave(error, error.code, debug)
     except KeyboardInterrupt as error:
-        _leave(UserError("stopped before there was anything to save; the same command starts again"), STOPPED, debug, error)
+        _leave("interrupted: the same command goes on from what was saved", STOPPED, debug, error)
     except BrokenPipeError:
         sys.stderr.close()  # the reader of our output has left (`| head`): nothing is wrong
         raise SystemExit(DONE) from None
     except OSError as error:
         hint = "; free some space and run the same command again: it goes on" if error.errno == errno.ENOSPC else ""
         _leave(error, INTERNAL if error.errno == errno.ENOSPC else BAD_DATA, debug, hint=hint)
+    except MemoryError as error:
+        _leave(f"out of memory: {OUT_OF_MEMORY}", INTERNAL, debug, error)
     except Exception as error:
+        if "RESOURCE_EXHAUSTED" in str(error):  # XLA's word for it
+            _leave(f"out of device memory: {OUT_OF_MEMORY}", INTERNAL, debug, error)
         _leave(f"{type(error).__name__}: {error}", INTERNAL, debug, error, hint=" (a bug: run with --debug and report it)")
 
 

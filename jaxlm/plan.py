@@ -20,7 +20,7 @@ def main(arguments: list[str]) -> None:
     problem = assembly.make_problem(run, sharding.make_mesh(run.mesh))
     params = problem.abstract["params"]
     print("\n".join([*parameter_lines(params), *memory_lines(plan_memory(problem))]))
-    flops = training_flops(run.model, params, run.data.sequence_length)
+    flops = training_flops(problem.model, params, run.data.sequence_length)
     step = flops * run.batch_size * run.data.sequence_length
     print(f"FLOPs: {flops / 1e6:,.1f} million a token ({FORMULA}); {step / 1e12:,.3g} TFLOP a step, {step * run.steps / 1e15:,.3g} PFLOP a run")
 

@@ -11,6 +11,7 @@ from jaxlm.config import Compute
 from jaxlm.errors import DataError
 from jaxlm.models import family_named, make_model
 from jaxlm.training import checkpoint, manifest
+from jaxlm.training.resume import DIGESTS
 
 
 def load(path: str | Path, task: str | None = None, dtype: str | None = None) -> tuple[Any, dict]:
@@ -49,7 +50,7 @@ def read_run(path: str | Path) -> tuple[config.Run, Path]:
     if folder is None:
         raise DataError(f"{path} holds no checkpoint; train one: python -m jaxlm.train workdir={path}")
     values = json.loads(checkpoint.read_file(folder, "config.json"))
-    values.pop("tokenizer_digest", None)
+    values = {key: value for key, value in values.items() if key not in DIGESTS}
     return config.from_dict(values, family_named(values["model"]["model_type"]).Config), folder
 
 

@@ -8,7 +8,6 @@ time. Without a mesh `spec()` is None everywhere. This module is a leaf. Read ne
 import contextlib
 import dataclasses
 import os
-from collections.abc import Iterator
 
 import jax
 import numpy as np
@@ -135,20 +134,12 @@ def join_hosts() -> None:
     """
     address = os.environ.get("JAX_COORDINATOR_ADDRESS")
     if address:
-        count, rank = int(os.environ["JAX_NUM_PROCESSES"]), int(os.environ["JAX_PROCESS_ID"])
+        try:
+            count, rank = int(os.environ["JAX_NUM_PROCESSES"]), int(os.environ["JAX_PROCESS_ID"])
+        except (KeyError, ValueError) as error:
+            mend = "set the numbers JAX_NUM_PROCESSES and JAX_PROCESS_ID too, or unset it"
+            raise ConfigError(f"JAX_COORDINATOR_ADDRESS is set: {mend}") from error
         loopback = address if address.startswith("127.") else None  # without it a local test listens on every interface
         jax.distributed.initialize(address, count, rank, coordinator_bind_address=loopback)
     elif "," in os.environ.get("TPU_WORKER_HOSTNAMES", "") or int(os.environ.get("SLURM_NTASKS", "1")) > 1:
         jax.distributed.initialize()
-
-
-@contextlib.contextmanager
-def quiet_compiles() -> Iterator[list]:
-    """Count the programs compiled inside the block: one entry of the list each."""
-    compiled: list = []
-    listen = lambda name, _seconds, **_: compiled.append(name) if name == "/jax/core/compile/backend_compile_duration" else None
-    jax.monitoring.register_event_duration_secs_listener(listen)
-    try:
-        yield compiled
-    finally:
-        jax.monitoring.unregister_event_duration_listener(listen)

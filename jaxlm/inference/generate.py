@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Bool, Int
 
-from jaxlm.errors import ConfigError
+from jaxlm.errors import ConfigError, DataError
 from jaxlm.layers.cache import make_cache
 from jaxlm.layers.embed import unembed
 from jaxlm.models import family
@@ -92,7 +92,7 @@ def _enter(model, tokens, mask, new):
 @functools.partial(jax.jit, static_argnums=(0, 1), donate_argnums=3)
 def _advance(model, sampling, params, cache, tokens, mask, key):
     out = model.apply({"params": params}, tokens, mask=mask, cache=cache)
-    last = unembed(out.hidden[:, -1:], family(model.config).output_table(model.config, params))  # not the logits of the whole prompt
+    last = unembed(out.hidden[:, -1:], model.output_table(params))  # not the logits of the whole prompt
     return sample(last[:, 0], sampling, key), out.cache
 
 
@@ -149,12 +149,21 @@ def stream_text(
 
 def sample_texts(model: Any, params: Any, tokenizer: Any, count: int, seed: int = 0, length: int = 120) -> list[str]:
     """`count` texts drawn from the beginning of a document (temperature 0.8, top-k 50)."""
-    start = tokenizer.eos_id if tokenizer.eos_id is not None else tokenizer.encode("\n")[0]
-    tokens = np.full((count, 1), start, np.int32)
+    tokens = np.full((count, 1), _beginning(tokenizer), np.int32)
     new = min(length, family(model.config).context(model.config) - 1)
     arguments = {"do_sample": True, "temperature": 0.8, "top_k": 50, "seed": seed, "eos_token_id": tokenizer.eos_id}
     rows = generate_tokens(model, params, tokens, max_new_tokens=new, **arguments) if count else []
     return [tokenizer.decode(until(row, tokenizer.eos_id)) for row in rows]
+
+
+def _beginning(tokenizer: Any) -> int:
+    """What documents follow: the end of another, else a new line, else any character."""
+    if tokenizer.eos_id is not None:
+        return tokenizer.eos_id
+    try:
+        return tokenizer.encode("\n")[0]
+    except DataError:
+        return 0
 
 
 def _start(tokenizer: Any) -> list[int]:

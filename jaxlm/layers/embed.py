@@ -12,7 +12,7 @@ def lookup(table: Float[Array, "V D"], ids: Int[Array, "B T"]) -> Float[Array, "
     The table is made whole first: XLA gathers badly from a divided one.
     """
     inside = jnp.where(ids < 0, table.shape[0], ids)  # a negative index would wrap around
-    return replicate(table).at[inside].get(mode="fill", fill_value=jnp.nan, out_sharding=spec("batch", None, None))
+    return jnp.asarray(replicate(table)).at[inside].get(mode="fill", fill_value=jnp.nan, out_sharding=spec("batch", None, None))
 
 
 def unembed(hidden: Float[Array, "B T D"], table: Float[Array, "V D"]) -> Float[Array, "B T V"]:

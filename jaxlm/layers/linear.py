@@ -59,12 +59,14 @@ class Linear(nn.Module):
         kernel = gather(kernel.astype(self.dtype), *self.axes).reshape(prod(inputs), *self.outputs)
         # Two-dimensional products: a third faster to train on a CPU than [B, T, D] ones.
         flat = x.astype(self.dtype).reshape(*rows, prod(inputs)).reshape(prod(rows), prod(inputs))
-        y = jnp.einsum("nd,df->nf", flat, kernel.reshape(prod(inputs), prod(self.outputs)), out_sharding=self._layout())
+        y = jnp.einsum("nd,df->nf", flat, kernel.reshape(prod(inputs), prod(self.outputs)), out_sharding=self._layout(1))
         if self.bias:
             bias = self.param("bias", Constant(0.0), self.outputs, jnp.float32, self.axes[count:])
             y = y + gather(bias.astype(self.dtype), *self.axes[count:]).reshape(prod(self.outputs))
-        return y.reshape(*rows, prod(self.outputs)).reshape(*rows, *self.outputs)
+        # Left to itself, the reshape would lay a mesh axis along T where there is one row a device.
+        y = jnp.reshape(y, (*rows, prod(self.outputs)), out_sharding=self._layout(len(rows)))
+        return y.reshape(*rows, *self.outputs)
 
-    def _layout(self):
+    def _layout(self, rows: int):
         first = self.axes[len(self.axes) - len(self.outputs)]
-        return spec("batch", None if first in GATHERED else first)
+        return spec("batch", *[None] * (rows - 1), None if first in GATHERED else first)

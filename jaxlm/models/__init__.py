@@ -15,7 +15,7 @@ FAMILIES = {
 
 
 def family(config: Any) -> ModuleType:
-    """The module of a configuration's family: Config, SIZES, output_table, sizes, settings."""
+    """The module of a configuration's family: Config, SIZES, sizes, SETTINGS, context, cache_shape."""
     return family_named(config.model_type)
 
 

@@ -102,6 +102,10 @@ class GPT2(nn.Module):
             table = self.param("lm_head", self._normal(), wte.shape, jnp.float32, ("vocab", "embed"))
         return Output(hidden, unembed(hidden, table), cache=leave(cache, layer_caches, tokens.shape[1]))
 
+    def output_table(self, params: dict) -> Float[Array, "V D"]:
+        """The output embedding: logits are hidden @ table^T."""
+        return params["wte"] if self.config.tie_word_embeddings else params["lm_head"]
+
     def _block(self, dtype: Any) -> Block:
         """One layer, as a value: `parent=None` keeps Flax from making it a part of the module that is being called."""
         config, free = self.config, {"dtype": dtype, "parent": None}
@@ -121,11 +125,6 @@ class GPT2(nn.Module):
 
     def _normal(self, scale: float = 1.0) -> Normal:
         return Normal(self.config.initializer_range * scale)
-
-
-def output_table(config: Config, params: dict) -> Float[Array, "V D"]:
-    """The output embedding: logits are hidden @ table^T."""
-    return params["wte"] if config.tie_word_embeddings else params["lm_head"]
 
 
 def sizes(config: Config) -> dict[str, int]:

@@ -120,7 +120,12 @@ def _chunk_gradients(hidden, table, labels, weights, options):
     grad_table = jnp.einsum(
         "nv,nd->vd", grad_logits, flat, preferred_element_type=jnp.float32, out_sharding=spec("vocab", None)
     )
-    return loss, grad_hidden.reshape(hidden.shape), grad_table
+    return loss, _as_rows(grad_hidden, hidden.shape), grad_table
+
+
+def _as_rows(flat: Array, shape: tuple[int, ...]) -> Array:
+    # Left to itself, the reshape would lay a mesh axis along T where there is one row a device.
+    return jnp.reshape(flat, shape, out_sharding=spec("batch", None, None))
 
 
 def plain_cross_entropy(

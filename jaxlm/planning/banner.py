@@ -1,5 +1,6 @@
 """What a run tells before its first step: parameters, memory, operations, data."""
 
+import dataclasses
 from math import prod
 from typing import Any
 
@@ -8,8 +9,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxlm import sharding
+from jaxlm.models import family, make_model
 from jaxlm.planning.flops import FORMULA, peak_flops, training_flops
-from jaxlm.planning.memory import Memory, device_limit, estimate, human
+from jaxlm.planning.memory import Memory, device_limit, estimate, human, residual_bytes
 from jaxlm.training.report import Rates
 
 
@@ -18,7 +20,7 @@ def print_banner(problem: Any, stores: list, held: list, say: Any) -> Rates:
     run, params = problem.run, problem.abstract["params"]
     say("\n".join(parameter_lines(params)))
     say("\n".join(memory_lines(plan_memory(problem))))
-    rates = Rates(training_flops(run.model, params, run.data.sequence_length), *peak_flops(run.compute.dtype))
+    rates = Rates(training_flops(problem.model, params, run.data.sequence_length), *peak_flops(run.compute.dtype))
     say(f"FLOPs: {rates.flops_per_token / 1e6:,.1f} million a token ({FORMULA}); peak {rates.peak / 1e12:.3g} TFLOP/s ({rates.peak_source})")
     tokens, texts = sum(store.tokens for store in stores), sum(len(store.lengths) for store in stores)
     outside = sum(store.tokens for store in held)
@@ -38,7 +40,19 @@ def plan_memory(problem: Any) -> Memory:
         batch = jax.eval_shape(lambda: _zeros(rows, length, run.data.packing == "documents"))
         parts = sharding.mesh_size(problem.mesh, "batch")
         logits = (rows // parts * (run.loss.chunk or length), run.model.vocab_size // sharding.mesh_size(problem.mesh, "vocab"))
-        return estimate(problem.loss, problem.abstract, batch, logits)
+        memory = estimate(problem.loss, problem.abstract, batch, logits)
+        return dataclasses.replace(memory, recomputed=_recomputed(problem, batch, memory.activations))
+
+
+def _recomputed(problem: Any, batch: dict[str, Any], kept: int) -> int:
+    """Bytes of one layer that rematerialization makes again: its share of what would be kept without."""
+    run = problem.run
+    if run.compute.remat == "none":
+        return 0
+    model = make_model(run.model, dataclasses.replace(run.compute, remat="none"))
+    loss = lambda params, batch, key: problem.task.loss(model, params, batch, key, run.loss)
+    layers = family(run.model).cache_shape(run.model)[0]
+    return (residual_bytes(loss, problem.abstract["params"], batch) - kept) // layers
 
 
 def _zeros(rows: int, length: int, packed: bool) -> dict[str, jax.Array]:

@@ -23,16 +23,16 @@ PEAKS = {
 }
 
 
-def training_flops(config: Any, params: Any, length: int) -> float:
+def training_flops(model: Any, params: Any, length: int) -> float:
     """FLOPs of forward and backward pass for one token of a row of `length` (Kaplan et al. 2020, section 2.1).
 
     Args:
       params: the parameters or their shapes.
     """
     kernels = [leaf for path, leaf in jax.tree_util.tree_leaves_with_path(params) if path[-1].key == "kernel"]
-    table = family(config).output_table(config, params)
+    table = model.output_table(params)
     multiplied = sum(leaf.size for leaf in kernels) + table.size
-    layers, _, _ = family(config).cache_shape(config)
+    layers, _, _ = family(model.config).cache_shape(model.config)
     return 6.0 * multiplied + 12.0 * layers * table.shape[1] * length
 
 

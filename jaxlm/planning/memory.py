@@ -23,12 +23,13 @@ class Memory:
     optimizer: int
     activations: int
     logits: int
+    recomputed: int = 0  # with rematerialization: what the backward pass of one layer makes again
 
     @property
     def total(self) -> int:
-        """All together: the peak comes at the loss or in the update, whichever holds more."""
+        """All together: the peak comes at the loss, in a layer's backward pass or in the update, whichever holds most."""
         kept = self.parameters + self.optimizer
-        return kept + max(self.activations + self.logits, self.gradients + self.activations // 2, self.gradients)
+        return kept + max(self.activations + max(self.logits, self.recomputed), self.gradients + self.activations // 2, self.gradients)
 
 
 def estimate(loss: Any, state: dict[str, Any], batch: dict[str, jax.ShapeDtypeStruct], logits: tuple[int, int]) -> Memory:

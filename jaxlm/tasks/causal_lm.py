@@ -6,7 +6,6 @@ from typing import Any
 from jaxtyping import Array, Float
 
 from jaxlm.config import Loss
-from jaxlm.models import family
 from jaxlm.ops.losses import token_cross_entropy
 from jaxlm.sharding import gather
 
@@ -25,7 +24,7 @@ def loss(model: Any, params: Any, batch: Batch, key: Array | None, options: Loss
       key: of dropout; None: no dropout.
     """
     out = model.apply({"params": params}, batch["tokens"], segments=batch.get("segments"), key=key)
-    table = gather(family(model.config).output_table(model.config, params).astype(out.hidden.dtype), "vocab", "embed")
+    table = gather(model.output_table(params).astype(out.hidden.dtype), "vocab", "embed")
     smooth = {"label_smoothing": options.label_smoothing, "z_loss": options.z_loss, "chunk": options.chunk}
     return token_cross_entropy(out.hidden, table, batch["targets"], batch["weights"], **smooth)
 

@@ -4,6 +4,8 @@ It is given everything as functions, and knows no model, no data and no file. Re
 """
 
 import dataclasses
+import math
+import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -11,6 +13,7 @@ import jax
 
 from jaxlm.config import Run
 from jaxlm.errors import DivergenceError, Stopped
+from jaxlm.training.trace import Trace
 
 PATIENCE_FOR_NAN = 5  # different batches in a row whose loss or gradient is not finite
 
@@ -30,7 +33,7 @@ class Parts:
 
 
 def fit(state: Any, run: Run, parts: Parts, best: tuple[int, float] | None = None) -> Any:
-    """Train until `run.steps` batches are consumed; returns the last state.
+    """Train until `run.steps` batches are consumed, or no evaluation is better any more; returns the last state, saved.
 
     Args:
       best: step and validation loss of the best checkpoint so far.
@@ -40,29 +43,35 @@ def fit(state: Any, run: Run, parts: Parts, best: tuple[int, float] | None = Non
       DivergenceError: five batches in a row were not finite.
     """
     number, pending = int(state["step"]), None
-    for batch in parts.batches(number):
-        _profile(run, number)
-        state, metrics = parts.step(state, batch)
-        number += 1
-        _settle(pending, parts)
-        pending = (number, metrics)
-        parts.check()
-        last, stopping = number >= run.steps, parts.stop(number)
-        if last or number % run.evaluation.every == 0:
-            pending = _settle(pending, parts)
-            best, improved = _evaluate(number, state, parts, best)
-        else:
-            improved = None
-        if last or stopping or improved is not None or number % run.checkpoint.every == 0:
-            pending = _settle(pending, parts)
-            parts.save(number, state, best=improved, block=last or stopping)
-        if stopping and not last:
-            raise Stopped(f"stopped and saved at step {number} of {run.steps}: the same command goes on")
-        if _worn_out(number, run, best):
-            parts.report.note(f"no better validation loss since step {best[0]}: stopped early at step {number}")
-            break
-    _settle(pending, parts)
+    with Trace(run, parts.report.note) as trace:
+        for batch in parts.batches(number):
+            trace.before(number, state)
+            state, metrics = parts.step(state, batch)
+            number += 1
+            _settle(pending, parts)
+            pending = (number, metrics)
+            parts.check()
+            last, stopping = number >= run.steps, parts.stop(number)
+            evaluating = last or number % run.evaluation.every == 0
+            if evaluating or stopping or number % run.checkpoint.every == 0:
+                pending = _settle(pending, parts)
+                with parts.report.paused():
+                    best, improved = _evaluate(number, state, parts, best) if evaluating else (best, None)
+                    worn = worn_out(number, run, best)
+                    if improved is not None or worn or last or stopping or number % run.checkpoint.every == 0:
+                        parts.save(number, state, best=improved, block=worn or last or stopping)
+                if worn and not last:
+                    parts.report.note(f"no better validation loss since step {best[0]}: stopped early at step {number}")
+                    return state
+                if stopping and not last:
+                    raise Stopped(f"stopped and saved at step {number} of {run.steps}: the same command goes on")
     return state
+
+
+def worn_out(number: int, run: Run, best: tuple[int, float] | None) -> bool:
+    """Whether `evaluation.patience` evaluations in a row were not better than the best."""
+    patience = run.evaluation.patience
+    return patience is not None and best is not None and number - best[0] >= patience * run.evaluation.every
 
 
 def _settle(pending: tuple[int, dict] | None, parts: Parts) -> None:
@@ -74,34 +83,19 @@ def _settle(pending: tuple[int, dict] | None, parts: Parts) -> None:
     row = int(values["skipped_in_a_row"])
     if row:
         parts.report.note(f"step {number}: loss or gradient not finite; the update was skipped")
+    parts.report.step(number, values)
     if row >= PATIENCE_FOR_NAN:
         batches = "; ".join(f"batch {i}: {parts.describe(i)}" for i in range(number - row, number))
         raise DivergenceError(
-            f"loss or gradient not finite in {row} batches in a row, the last at step {number}: lower optimizer.learning_rate "
-            f"or look at the data ({batches})"
+            f"loss or gradient not finite in {row} batches in a row, the last at step {number}: look at the data ({batches}), "
+            f"or start in another workdir=... with a lower optimizer.learning_rate"
         )
-    parts.report.step(number, values)
 
 
 def _evaluate(number: int, state: Any, parts: Parts, best: tuple[int, float] | None):
+    begun = time.perf_counter()
     values = parts.evaluate(state)
-    parts.report.evaluation(number, values)
-    improved = "loss" in values and (best is None or values["loss"] < best[1])
-    return ((number, values["loss"]), values["loss"]) if improved else (best, None)
-
-
-def _worn_out(number: int, run: Run, best: tuple[int, float] | None) -> bool:
-    patience = run.evaluation.patience
-    return patience is not None and best is not None and number - best[0] >= patience * run.evaluation.every
-
-
-def _profile(run: Run, number: int) -> None:
-    if not run.profile.steps:
-        return
-    first, last = run.profile.steps[0], run.profile.steps[-1]
-    folder = f"{run.workdir}/profile"
-    if number == first:
-        jax.profiler.start_trace(folder)
-    elif number == min(last, run.steps - 1):
-        jax.profiler.stop_trace()
-        print(f"trace of steps {first} to {last} in {folder}; view it: pip install xprof && xprof --logdir {folder}")
+    parts.report.evaluation(number, values, time.perf_counter() - begun)
+    loss = values.get("loss", math.nan)
+    improved = math.isfinite(loss) and (best is None or loss < best[1])
+    return ((number, loss), loss) if improved else (best, None)

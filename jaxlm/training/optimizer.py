@@ -1,5 +1,6 @@
 """Update rules by name, over Optax: one dict, one row each. Read next: `training/step.py`."""
 
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -64,18 +65,29 @@ def _muon(config: Optimizer, rate: Schedule) -> optax.GradientTransformation:
 
     Updates are scaled to AdamW's root mean square of 0.2 (Liu et al. 2025, equation 4), so one learning rate serves both.
     """
-    return optax.contrib.muon(
+    rule = optax.contrib.muon(
         rate,
         beta=config.momentum,
         adam_b1=config.b1,
         adam_b2=config.b2,
         eps=config.eps,
-        weight_decay=config.weight_decay,
-        weight_decay_mask=decays,
-        adam_weight_decay=config.weight_decay,
         consistent_rms=0.2,
         muon_weight_dimension_numbers=matrices,
     )
+    # Optax's own decay of the AdamW half knows no mask.
+    return optax.chain(optax.GradientTransformation(rule.init, _laid_out_by_the_compiler(rule.update)), *_decay(config, rate))
+
+
+def _laid_out_by_the_compiler(update: Callable) -> Callable:
+    """The update with shardings inside left to XLA, because Optax reshapes divided kernels; what comes out lies as it came in."""
+
+    def inside(grads: Any, state: Any, params: Any) -> tuple[Any, Any]:
+        if jax.sharding.get_abstract_mesh().empty:
+            return update(grads, state, params)
+        layouts = jax.tree.map(lambda leaf: jax.typeof(leaf).sharding.spec, (grads, state))
+        return jax.sharding.auto_axes(update, out_sharding=layouts)(grads, state, params)
+
+    return inside
 
 
 def matrices(params: Any) -> Any:

@@ -13,34 +13,35 @@ from jaxlm.layers.block import stack, unstack
 from jaxlm.training import checkpoint
 from jaxlm.training.step import init_state
 
+DIGESTS = ("tokenizer_digest", "data_digest")  # of config.json, beside the keys of the run
 
-def check_same_run(run: Run, tokenizer: Any, newest: Path | None, owner: bool) -> None:
-    """Refuse to go on with another model, data, tokenizer, task or optimizer; write the resolved config.json.
+
+def check_same_run(run: Run, tokenizer: Any, newest: Path | None) -> None:
+    """Refuse to go on with another model, data, tokenizer, task or optimizer.
 
     Raises:
       ConfigError: with the keys that differ, old -> new.
     """
-    path, resolved = Path(run.workdir) / "config.json", resolved_config(run, tokenizer)
     old = stored_config(newest) if newest else None
-    if old is not None:
-        rows = config.differences(old, resolved) or _other_tokenizer(old, resolved)
-        if rows:
-            raise ConfigError(f"{run.workdir} holds another run: {'; '.join(rows)}. Give the old values, or another workdir=...")
-    if owner:
-        partial = path.with_suffix(".tmp")
-        partial.write_bytes(json.dumps(resolved, indent=2).encode())
-        partial.replace(path)
-        tokenizer.save(Path(run.workdir) / "tokenizer")
+    if old is None:
+        return
+    rows = config.differences(old, config.to_dict(run))
+    if not rows and old["tokenizer_digest"] != tokenizer.digest:
+        rows = ["the tokenizer that the data gives now is not the one of the checkpoint; has the data changed?"]
+    if rows:
+        raise ConfigError(f"{run.workdir} holds another run: {'; '.join(rows)}. Give the old values, or another workdir=...")
 
 
-def resolved_config(run: Run, tokenizer: Any) -> dict[str, Any]:
-    """What config.json holds: the run, and the digest of its tokenizer."""
-    return {**config.to_dict(run), "tokenizer_digest": tokenizer.digest}
+def check_same_data(run: Run, data_digest: str, newest: Path | None) -> None:
+    """Refuse to go on with data whose content has changed, though its name has not."""
+    if newest and stored_config(newest)["data_digest"] != data_digest:
+        mend = "put it back, or take another workdir=..."
+        raise ConfigError(f"{run.workdir} was trained on other data: what data.source names has changed; {mend}")
 
 
-def _other_tokenizer(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
-    same = old.get("tokenizer_digest") == new["tokenizer_digest"]
-    return [] if same else ["the tokenizer that the data gives now is not the one of the checkpoint: has data.source changed?"]
+def resolved_config(run: Run, tokenizer: Any, data_digest: str) -> dict[str, Any]:
+    """What config.json holds: the run, and the digests of its tokenizer and of its data."""
+    return {**config.to_dict(run), **dict(zip(DIGESTS, (tokenizer.digest, data_digest), strict=True))}
 
 
 def stored_config(directory: Path) -> dict[str, Any]:

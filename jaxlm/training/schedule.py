@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 
+import jax.numpy as jnp
 import optax
 
 from jaxlm.config import Optimizer, choose
@@ -39,7 +40,8 @@ def _cosine(config: Optimizer, steps: int) -> Schedule:
 def _inverse_sqrt(config: Optimizer, steps: int) -> Schedule:
     """rate * sqrt(warmup / update) (Vaswani et al. 2017, section 5.3, scaled so that the peak is the learning rate)."""
     scale = max(config.warmup, 1)
-    return lambda update: config.learning_rate * (scale / (scale + update)) ** 0.5
+    # During the warm-up Optax asks for updates below 0 and throws the answers away.
+    return lambda update: config.learning_rate * (scale / (scale + jnp.maximum(update, 0))) ** 0.5
 
 
 def _warmup_stable_decay(config: Optimizer, steps: int) -> Schedule:

@@ -21,8 +21,8 @@ LossFn = Callable[[Any, Any, Any], tuple[jax.Array, jax.Array]]  # (params, batc
 
 def init_state(params: Any, rule: optax.GradientTransformation, ema: float | None = None) -> State:
     """The state before the first batch."""
-    zero = jnp.zeros((), jnp.int32)
-    state = {"step": zero, "skipped": zero, "skipped_in_a_row": zero, "params": params, "optimizer": rule.init(params)}
+    counts = {name: jnp.zeros((), jnp.int32) for name in ("step", "skipped", "skipped_in_a_row")}  # donated: one buffer each
+    state = {**counts, "params": params, "optimizer": rule.init(params)}
     return state if ema is None else {**state, "ema": jax.tree.map(jnp.array, params)}
 
 
@@ -37,7 +37,7 @@ def make_step(loss: LossFn, rule: optax.GradientTransformation, schedule: Schedu
         key = jax.random.fold_in(jax.random.key(seed), state["step"])
         total, weight, grads = gradients(loss, state["params"], batch, key, accumulate)
         scale = 1 / jnp.maximum(weight, 1e-8)
-        norm = optax.global_norm(grads) * scale
+        norm = optax.tree.norm(grads) * scale
         finite = jnp.isfinite(total) & jnp.isfinite(norm)
         clipped = scale if config.clip is None else scale * jnp.minimum(1.0, config.clip / (norm + 1e-12))
         new = update(state, jax.tree.map(lambda g: g * clipped, grads), rule, config.ema)

@@ -1,6 +1,7 @@
 """How a run ended: validation against a general compressor, samples, and what to type next."""
 
 import json
+import shlex
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -11,33 +12,43 @@ from jaxlm.training.report import clock
 MOST_BYTES = 20_000_000  # of text that the compressor is given: it takes a second for each million
 
 
-def tell(run: Run, samples: list[str], texts: Iterable[str]) -> None:
+def tell(run: Run, samples: list[str], texts: Iterable[str], arguments: list[str]) -> None:
     """Print the last validation, the samples (kept in samples.txt too) and the next commands.
 
     Args:
       texts: the held-out documents.
+      arguments: the command line that ran.
     """
-    rows = [json.loads(line) for line in (Path(run.workdir) / "metrics.jsonl").read_text().splitlines()]
-    validated = [row for row in rows if "validation_loss" in row]
+    path = Path(run.workdir) / "metrics.jsonl"
+    rows = [json.loads(line) for line in path.read_text().splitlines()] if path.is_file() else []
+    validated = [row for row in rows if row.get("validation_loss") is not None]
     if validated:
         last = validated[-1]
-        print(f"\nvalidation at step {last['step']}: loss {last['validation_loss']:.4f} nats a token, perplexity {last['validation_perplexity']:.2f}")
+        loss, perplexity = last["validation_loss"], last["validation_perplexity"]
+        print(f"\nvalidation at step {last['step']}: loss {loss:.4f} nats a token, perplexity {perplexity:.2f}")
         if "validation_bits_per_byte" in last:
             print("\n".join(compression_lines(validated, *lzma_bits_per_byte(_first_bytes(texts)))))
     for number, text in enumerate(samples, 1):
         print(f"\n--- sample {number} ---\n{text.rstrip()}")
     if samples:
         (Path(run.workdir) / "samples.txt").write_text("\n\n-----\n\n".join(samples))
-    print(
-        f"\nnext:\n  python -m jaxlm.generate {run.workdir} --prompt \"def \"\n"
-        f"  python -m jaxlm.train workdir={run.workdir} steps={2 * run.steps}    (goes on from here)\n"
-        f"  tensorboard --logdir {run.workdir}/tensorboard"
-    )
+    print("\n".join(["\nnext:", *(f"  {line}" for line in next_commands(run, arguments))]))
+
+
+def next_commands(run: Run, arguments: list[str]) -> list[str]:
+    """What to type after a run."""
+    same = shlex.join(argument for argument in arguments if not argument.startswith("steps="))
+    lines = [
+        f'python -m jaxlm.generate {shlex.quote(run.workdir)} --prompt "def "',
+        f"python -m jaxlm.train {f'{same} ' if same else ''}steps={2 * run.steps}    (goes on from here)",
+    ]
+    return lines + [f"tensorboard --logdir {shlex.quote(run.workdir)}/tensorboard"] * run.logging.tensorboard
 
 
 def compression_lines(validated: list[dict], each: float, together: float) -> list[str]:
     """Bits per byte beside the compressor's, and after how long the model passed it."""
-    lines = [f"bits per byte {validated[-1]['validation_bits_per_byte']:.3f}; lzma needs {each:.3f} for each document on its own, {together:.3f} for all in one"]
+    reached = validated[-1]["validation_bits_per_byte"]
+    lines = [f"bits per byte {reached:.3f}; lzma needs {each:.3f} for each document on its own, {together:.3f} for all in one"]
     for name, bar in (("each on its own", each), ("all in one", together)):
         passed = next((row for row in validated if row["validation_bits_per_byte"] < bar), None)
         when = f"passed at step {passed['step']}, after {clock(passed['elapsed'])} of training" if passed else "not passed yet"

@@ -4,7 +4,6 @@ The state is a dict: "step" (batches consumed), "params", "optimizer", "skipped"
 or gradient was not finite), and "ema" if asked for.
 """
 
-import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -40,9 +39,11 @@ def make_step(loss: LossFn, rule: optax.GradientTransformation, schedule: Schedu
         norm = optax.tree.norm(grads) * scale
         finite = jnp.isfinite(total) & jnp.isfinite(norm)
         clipped = scale if config.clip is None else scale * jnp.minimum(1.0, config.clip / (norm + 1e-12))
-        new = update(state, jax.tree.map(lambda g: g * clipped, grads), rule, config.ema)
         metrics = {"loss": total * scale, "grad_norm": norm, "tokens": weight, "learning_rate": schedule(state["step"] - state["skipped"])}
-        state = {**jax.tree.map(functools.partial(jnp.where, finite), new, {name: state[name] for name in new}), **_count(state, finite)}
+        # A branch, not a select on every leaf: that reads and copies the old state, 0.4 s for 124M parameters on a CPU.
+        kept = {name: state[name] for name in ("params", "optimizer", "ema") if name in state}
+        change = lambda kept, grads: update(kept, jax.tree.map(lambda g: g * clipped, grads), rule, config.ema)
+        state = {**jax.lax.cond(finite, change, lambda kept, grads: kept, kept, grads), **_count(state, finite)}
         return state, {**metrics, "skipped": state["skipped"], "skipped_in_a_row": state["skipped_in_a_row"]}
 
     return jax.jit(step, donate_argnums=0)

@@ -2,6 +2,9 @@
 
 import sys
 from collections.abc import Callable
+from pathlib import Path
+
+import jax
 
 from jaxlm.errors import exits
 
@@ -12,5 +15,12 @@ def run_command(main: Callable[[list[str]], None], usage: str) -> None:
     if {"-h", "--help"} & set(arguments):
         print(usage.strip())
         return
+    keep_compiled_programs()
     with exits("--debug" in sys.argv):
         main(arguments)
+
+
+def keep_compiled_programs() -> None:
+    """Compile a program once a machine: the next command finds it on disk, unless JAX_COMPILATION_CACHE_DIR says otherwise."""
+    if jax.config.jax_compilation_cache_dir is None:
+        jax.config.update("jax_compilation_cache_dir", str(Path("~/.cache/jaxlm/compiled").expanduser()))

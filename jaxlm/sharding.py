@@ -93,8 +93,10 @@ def check_sizes(sizes: dict[str, int], mesh: jax.sharding.Mesh | None, settings:
         if size % divisor:
             axes = AXES[name] if isinstance(AXES[name], tuple) else (AXES[name],)
             named = " x ".join(f"mesh.{axis}={mesh.shape[axis]}" for axis in axes)
-            near = _nearest_multiple(size, divisor)
-            raise ConfigError(f"axis {name}: {settings.get(name, name)}={size} is not divisible by {named}; the nearest size that works is {near}")
+            near = _nearest_multiple(size, divisor, below=name != "vocab")  # every token needs its row
+            raise ConfigError(
+                f"axis {name}: {settings.get(name, name)}={size} is not divisible by {named}; the nearest size that works is {near}"
+            )
 
 
 def mesh_size(mesh: jax.sharding.Mesh | None, name: str) -> int:
@@ -105,9 +107,9 @@ def mesh_size(mesh: jax.sharding.Mesh | None, name: str) -> int:
     return int(np.prod([mesh.shape[axis] for axis in axes]))
 
 
-def _nearest_multiple(size: int, divisor: int) -> int:
-    below = size // divisor * divisor
-    return below if below and size - below <= below + divisor - size else below + divisor
+def _nearest_multiple(size: int, divisor: int, below: bool) -> int:
+    under = size // divisor * divisor
+    return under if below and under and size - under <= under + divisor - size else under + divisor
 
 
 def batch_sharding(mesh: jax.sharding.Mesh | None, leading: int = 0) -> NamedSharding | None:

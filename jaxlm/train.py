@@ -14,8 +14,10 @@ import jax
 from jaxlm import assembly, config, default, sharding
 from jaxlm.command import run_command
 from jaxlm.config import Run
+from jaxlm.data.compression import lzma_bits_per_byte
 from jaxlm.errors import Stopped
 from jaxlm.inference.generate import sample_texts
+from jaxlm.layers.block import LAYOUTS
 from jaxlm.planning.banner import print_banner
 from jaxlm.pretrained import on_one_device
 from jaxlm.training import checkpoint, manifest, summary
@@ -41,7 +43,7 @@ def main(arguments: list[str]) -> None:
                 raise
             raise SystemExit(stopped.code) from None  # one of them says it for all
         if owner:
-            summary.tell(run, texts, assembly.held_out_texts(run), arguments)
+            summary.tell(run, texts, lambda: lzma_bits_per_byte(assembly.held_out_texts(run)), arguments)
 
 
 def train(run: Run, mesh: jax.sharding.Mesh | None, say: assembly.Say) -> list[str]:
@@ -55,7 +57,7 @@ def train(run: Run, mesh: jax.sharding.Mesh | None, say: assembly.Say) -> list[s
     stores, held = assembly.make_stores(run, tokenizer, say)
     check_same_data(run, assembly.data_digest(stores), newest)
     with sharding.use(mesh):
-        state = restore_state(problem, newest) if newest else jax.jit(problem.init)(jax.random.key(run.seed))
+        state = restore_state(problem, newest, LAYOUTS) if newest else jax.jit(problem.init)(jax.random.key(run.seed))
         step, best = int(state["step"]), manifest.best(run.workdir)
         if step >= run.steps or worn_out(step, run, best):
             say(f"step {step} of {run.steps}: this run is done" + (f", stopped early (best at step {best[0]})" if step < run.steps else ""))

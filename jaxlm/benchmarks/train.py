@@ -15,7 +15,6 @@ from jaxlm.benchmarks.pairs import QUIET, Side, alternate, quiet, spread
 from jaxlm.models import gpt2
 from jaxlm.planning.memory import human
 
-
 # GPT-2's sizes, and nanoGPT's character model for a CPU.
 SIZES = {**gpt2.SIZES, "shakespeare": gpt2.Config(vocab_size=65, n_positions=64, n_embd=128, n_layer=4, n_head=4)}
 

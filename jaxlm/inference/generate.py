@@ -9,7 +9,6 @@ from collections.abc import Iterator
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Bool, Int
 
@@ -79,7 +78,7 @@ def _checked(model, tokens, mask, new):
 def _enter(model, tokens, mask, new):
     """Prompts pushed to the right of a bucket, and an empty cache for them and what follows."""
     longest = int(mask.sum(1).max())
-    width = bucket(longest, 2**30)
+    width = bucket(longest, family(model.config).context(model.config))
     padded, visible = np.zeros((len(tokens), width), np.int32), np.zeros((len(tokens), width), bool)
     for row, (line, real) in enumerate(zip(tokens, mask, strict=True)):
         kept = line[real]

@@ -119,6 +119,9 @@ def unstack(tree: Any) -> Any:
     return {str(i): jax.tree.map(lambda leaf: leaf[i], tree["stacked"]) for i in range(count)}  # noqa: B023 (used at once)
 
 
+LAYOUTS = {"unrolled": unstack, "stacked": stack}
+
+
 def _inside(change: Callable, tree: Any) -> Any:
     if isinstance(tree, dict):
         return {name: change(value) for name, value in tree.items()}

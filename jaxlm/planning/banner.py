@@ -21,7 +21,9 @@ def print_banner(problem: Any, stores: list, held: list, say: Any) -> Rates:
     say("\n".join(parameter_lines(params)))
     say("\n".join(memory_lines(plan_memory(problem))))
     rates = Rates(training_flops(problem.model, params, run.data.sequence_length), *peak_flops(run.compute.dtype))
-    say(f"FLOPs: {rates.flops_per_token / 1e6:,.1f} million a token ({FORMULA}); peak {rates.peak / 1e12:.3g} TFLOP/s ({rates.peak_source})")
+    say(
+        f"FLOPs: {rates.flops_per_token / 1e6:,.1f} million a token ({FORMULA}); peak {rates.peak / 1e12:.3g} TFLOP/s ({rates.peak_source})"
+    )
     tokens, texts = sum(store.tokens for store in stores), sum(len(store.lengths) for store in stores)
     outside = sum(store.tokens for store in held)
     batch = run.batch_size * run.data.sequence_length

@@ -61,7 +61,7 @@ def unused_accelerator(backend: str) -> str | None:
         return 'an NVIDIA GPU is there and JAX does not use it: pip install "jaxlm[cuda]", and unset JAX_PLATFORMS'
     if importlib.util.find_spec("libtpu"):
         if any(Path("/dev").glob("accel*")) or Path("/dev/vfio/0").exists():
-            return 'a TPU is there and JAX does not use it: pip install "jaxlm[tpu]", unset JAX_PLATFORMS, and end other processes that hold it'
+            return 'a TPU is there and JAX does not use it: pip install "jaxlm[tpu]", unset JAX_PLATFORMS, end other processes that hold it'
     return None
 
 
@@ -76,7 +76,9 @@ def check_known_pairs() -> list[str]:
     if version("tensorflow") and version("tensorflow-cpu"):
         wrong.append("tensorflow and tensorflow-cpu overwrite each other: pip uninstall one of them and reinstall the other")
     if jaxlib and tuple(map(int, jaxlib.split(".")[:2])) >= (0, 11):
-        print("jaxlib 0.11 copies whole caches inside loops on CPU (jax#40101): generation goes step by step from the host, which it does not touch")
+        print(
+            "jaxlib 0.11 copies caches inside loops on CPU (jax#40101): generation goes step by step from the host instead"
+        )
     return wrong
 
 

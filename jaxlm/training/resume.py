@@ -1,6 +1,7 @@
 """Going on from a checkpoint: the same run, maybe on another mesh, in another layer layout, with more steps."""
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,6 @@ import jax
 from jaxlm import config, sharding
 from jaxlm.config import Run
 from jaxlm.errors import CheckpointError, ConfigError
-from jaxlm.layers.block import stack, unstack
 from jaxlm.training import checkpoint
 from jaxlm.training.step import init_state
 
@@ -49,12 +49,16 @@ def stored_config(directory: Path) -> dict[str, Any]:
     return json.loads(checkpoint.read_file(directory, "config.json"))
 
 
-def restore_state(problem: Any, newest: Path) -> Any:
-    """The state of a checkpoint, laid out as this run wants it."""
+def restore_state(problem: Any, newest: Path, layouts: dict[str, Callable[[Any], Any]]) -> Any:
+    """The state of a checkpoint, laid out as this run wants it.
+
+    Args:
+      layouts: name of a layer layout -> the function that turns a tree into it.
+    """
     old = stored_config(newest).get("compute", {}).get("layout", problem.run.compute.layout)
     if old == problem.run.compute.layout:
         return checkpoint.restore(newest, problem.abstract, problem.mesh)
-    convert, back = (stack, unstack) if problem.run.compute.layout == "stacked" else (unstack, stack)
+    convert, back = layouts[problem.run.compute.layout], layouts[old]
     with sharding.use(problem.mesh):
         target = jax.eval_shape(back, problem.abstract)
         rebuilt = jax.eval_shape(lambda params: init_state(params, problem.rule, problem.run.optimizer.ema), target["params"])

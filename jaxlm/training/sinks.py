@@ -32,20 +32,26 @@ def make_bar(total: int, start: int) -> Any:
 
 
 class TensorBoardSink:
+    """Scalars in TensorBoard's event files."""
+
     def __init__(self, folder: Path):
         from tensorboardX import SummaryWriter
 
         self.writer = SummaryWriter(str(folder))
 
     def write(self, step: int, values: dict[str, float]) -> None:
+        """One point of each metric."""
         for name, value in values.items():
             self.writer.add_scalar(name, value, step)
 
     def close(self) -> None:
+        """Write what is buffered."""
         self.writer.close()
 
 
 class WandbSink:
+    """Scalars in a Weights & Biases run."""
+
     def __init__(self, run: Run):
         try:
             import wandb
@@ -54,7 +60,9 @@ class WandbSink:
         self.run = wandb.init(project=run.logging.wandb, dir=run.workdir, resume="allow", config=dataclasses.asdict(run))
 
     def write(self, step: int, values: dict[str, float]) -> None:
+        """One point of all metrics."""
         self.run.log(values, step=step)
 
     def close(self) -> None:
+        """End the run on the server."""
         self.run.finish()

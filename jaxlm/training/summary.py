@@ -2,21 +2,18 @@
 
 import json
 import shlex
-from collections.abc import Iterable
+from collections.abc import Callable
 from pathlib import Path
 
 from jaxlm.config import Run
-from jaxlm.data.compression import lzma_bits_per_byte
 from jaxlm.training.report import clock
 
-MOST_BYTES = 20_000_000  # of text that the compressor is given: it takes a second for each million
 
-
-def tell(run: Run, samples: list[str], texts: Iterable[str], arguments: list[str]) -> None:
+def tell(run: Run, samples: list[str], compress: Callable[[], tuple[float, float]], arguments: list[str]) -> None:
     """Print the last validation, the samples (kept in samples.txt too) and the next commands.
 
     Args:
-      texts: the held-out documents.
+      compress: bits per byte that a general compressor needs for the held-out documents: each on its own, all in one.
       arguments: the command line that ran.
     """
     path = Path(run.workdir) / "metrics.jsonl"
@@ -27,7 +24,7 @@ def tell(run: Run, samples: list[str], texts: Iterable[str], arguments: list[str
         loss, perplexity = last["validation_loss"], last["validation_perplexity"]
         print(f"\nvalidation at step {last['step']}: loss {loss:.4f} nats a token, perplexity {perplexity:.2f}")
         if "validation_bits_per_byte" in last:
-            print("\n".join(compression_lines(validated, *lzma_bits_per_byte(_first_bytes(texts)))))
+            print("\n".join(compression_lines(validated, *compress())))
     for number, text in enumerate(samples, 1):
         print(f"\n--- sample {number} ---\n{text.rstrip()}")
     if samples:
@@ -54,12 +51,3 @@ def compression_lines(validated: list[dict], each: float, together: float) -> li
         when = f"passed at step {passed['step']}, after {clock(passed['elapsed'])} of training" if passed else "not passed yet"
         lines.append(f"  lzma, {name}: {when}")
     return lines
-
-
-def _first_bytes(texts: Iterable[str]) -> Iterable[str]:
-    taken = 0
-    for text in texts:
-        taken += len(text)
-        if taken > MOST_BYTES:
-            return
-        yield text

@@ -16,7 +16,7 @@ config = Run(
     batch_size=12,
     data=Data(source="input.txt", sequence_length=64, validation=0.1),
     tokenizer=Tokenizer(kind="char"),
-    optimizer=Optimizer(learning_rate=1e-3, warmup=100, b2=0.99, end=0.1),
+    optimizer=Optimizer(learning_rate=2e-3, warmup=100, b2=0.99, end=0.1),
     evaluation=Evaluation(every=500),
     checkpoint=Checkpoint(every=500),
 )

@@ -44,7 +44,10 @@ class Tokenizer:
 
 @dataclasses.dataclass(frozen=True)
 class Compute:
-    """How the model computes, not what: precision, layer layout, rematerialization, attention kernel."""
+    """How the model computes, not what: precision, layer layout, rematerialization, attention kernel.
+
+    On a CPU rematerialization saves memory in the stacked layout only: unrolled, XLA merges what is computed twice.
+    """
 
     dtype: str = "float32"  # of activations; parameters, softmax, norms and losses stay float32
     layout: str = "unrolled"  # or "stacked": one parameter tree with a leading layer axis and lax.scan

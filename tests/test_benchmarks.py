@@ -1,0 +1,43 @@
+"""The benchmark's own machinery: two processes in turn, failures that are told."""
+
+import time
+
+import numpy as np
+import pytest
+
+from jaxlm import bench
+from jaxlm.benchmarks.pairs import alternate, quiet, spread
+from jaxlm.errors import ConfigError
+
+
+def sleeper(seconds: float):
+    return {"asked": seconds}, lambda: time.sleep(seconds), lambda: 123
+
+
+def broken():
+    raise ValueError("no such thing")
+
+
+def test_sides_take_turns_and_tell_their_facts():
+    (short, long), others = alternate({"short": (sleeper, {"seconds": 0.02}), "long": (sleeper, {"seconds": 0.06})}, rounds=3, steps=2)
+    assert (short.name, short.facts, short.peak_bytes) == ("short", {"asked": 0.02}, 123)
+    assert len(short.seconds) == len(others) == 3
+    assert (long.seconds > short.seconds).all() and (short.seconds >= 0.02).all()
+
+
+def test_a_side_that_fails_is_named():
+    with pytest.raises(RuntimeError, match="peer: ValueError: no such thing"):
+        alternate({"peer": (broken, {})}, rounds=1, steps=1)
+
+
+def test_only_quiet_rounds_count():
+    assert quiet(np.array([0.01, 0.5, 0.02])).tolist() == [True, False, True]
+    assert quiet(np.array([0.4, 0.5])).tolist() == [True, True]
+    assert spread(np.array([1.0, 1.1, 1.2])) == "1.10 [1.02, 1.18]"
+
+
+def test_wrong_options_are_told():
+    with pytest.raises(ConfigError, match="did you mean 'gpt2-medium'"):
+        bench.main(["train", "--size", "gpt2-mediun"])
+    with pytest.raises(ConfigError, match="--help"):
+        bench.main(["train", "--batch", "two"])

@@ -4,6 +4,10 @@
 
 Any text file will do; the first 90 % of its characters are trained on. Validation: the whole rest in non-overlapping
 windows of 64, every character counted once.
+
+Measured on 2 cores (Intel Xeon, AVX-512), jax 0.10.2, 2026-11-21: 1.781, 1.793, 1.805 nats a character with seeds 0, 1, 2
+(mean 1.793), some 70 ms a step on a machine that was not all ours. nanoGPT in this setting, at its learning rate of 1e-3,
+ends at 1.909 over 100 validation batches (its README says 1.88); ours with 1e-3 ended at 1.886 (one seed).
 """
 
 from jaxlm.config import Checkpoint, Data, Evaluation, Optimizer, Run, Tokenizer

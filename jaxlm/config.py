@@ -8,6 +8,7 @@ import ast
 import dataclasses
 import difflib
 import importlib.util
+import json
 import types
 import typing
 from collections.abc import Iterable
@@ -292,11 +293,7 @@ def differences(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
         if not isinstance(before, dict) or not isinstance(after, dict):
             before, after = {"": before}, {"": after}
         for key in sorted(set(before) | set(after)):
-            if key in FREE_WITHIN.get(group, ()) or _lists(before.get(key)) == _lists(after.get(key)):
+            if key in FREE_WITHIN.get(group, ()) or json.dumps(before.get(key)) == json.dumps(after.get(key)):
                 continue
             rows.append(f"{group}{'.' + key if key else ''}: {before.get(key)!r} -> {after.get(key)!r}")
     return rows
-
-
-def _lists(value: Any) -> Any:
-    return [_lists(v) for v in value] if isinstance(value, (list, tuple)) else value

@@ -22,9 +22,7 @@ def main(arguments: list[str]) -> None:
     print("\n".join([*parameter_lines(params), *memory_lines(plan_memory(problem))]))
     flops = training_flops(problem.model, params, run.data.sequence_length)
     step = flops * run.batch_size * run.data.sequence_length
-    print(
-        f"FLOPs: {flops / 1e6:,.1f} M a token ({FORMULA}); {step / 1e12:,.3g} TFLOP a step, {step * run.steps / 1e15:,.3g} PFLOP a run"
-    )
+    print(f"FLOPs: {flops / 1e6:,.1f} M a token ({FORMULA}); {step / 1e12:,.3g} TFLOP a step, {step * run.steps / 1e15:,.3g} PFLOP a run")
 
 
 if __name__ == "__main__":

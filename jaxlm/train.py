@@ -1,8 +1,7 @@
 """Train a model: `python -m jaxlm.train [configs/x.py] [a.b=c ...]`.
 
-Without a config: a small GPT-2 on the Python standard library of this machine (`default.py`). `workdir=DIR` says where the
-run lives; the same line goes on where it stands. Keys are those of `config.Run`, such as steps=2000 model.n_layer=6
-optimizer.learning_rate=1e-3 mesh.fsdp=8 data.source='texts/*.txt'.
+Without a config: a small GPT-2 on the Python standard library of this machine (`default.py`). `workdir=DIR` says where the run
+lives; the same line goes on where it stands. Keys: those of `config.Run`, as in steps=2000 mesh.fsdp=8 data.source='texts/*.txt'.
 """
 
 import contextlib
@@ -62,9 +61,8 @@ def train(run: Run, mesh: jax.sharding.Mesh | None, say: assembly.Say) -> list[s
         if step >= run.steps or worn_out(step, run, best):
             say(f"step {step} of {run.steps}: this run is done" + (f", stopped early (best at step {best[0]})" if step < run.steps else ""))
         else:
-            rates = print_banner(problem, stores, held, say)
             say(f"step {step} of {run.steps}: {'goes on' if newest else 'starts'}")
-            with contextlib.closing(Report(run, rates, step, owner)) as report:
+            with contextlib.closing(Report(run, print_banner(problem, stores, held, say), step, owner)) as report:
                 state = _fit(problem, state, stores, held, tokenizer, report)
     count = run.logging.samples if jax.process_count() == 1 else 0
     return sample_texts(problem.model, on_one_device(best_params(state)), tokenizer, count, run.seed) if count else []

@@ -98,10 +98,10 @@ def test_json_with_an_unknown_key_is_refused():
     ("text", "row"),
     [
         ("model.n_layer=2", "model.n_layer: 4 -> 2"),
-        ("optimizer.learning_rate=0.5", "optimizer.learning_rate: 0.003 -> 0.5"),
+        ("optimizer.learning_rate=0.5", f"optimizer.learning_rate: {RUN.optimizer.learning_rate} -> 0.5"),
         ("data.sequence_length=128", "data.sequence_length: 256 -> 128"),
         ("tokenizer.vocab_size=512", "tokenizer.vocab_size: 4096 -> 512"),
-        ("batch_size=8", "batch_size: 16 -> 8"),
+        ("batch_size=24", f"batch_size: {RUN.batch_size} -> 24"),
         ("seed=1", "seed: 0 -> 1"),
         ("loss.z_loss=0.1", "loss.z_loss: 0.0 -> 0.1"),
         ("task=masked-lm", "task: 'causal-lm' -> 'masked-lm'"),

@@ -63,7 +63,10 @@ def test_the_context_can_be_filled_and_not_exceeded():
         generate_tokens(*made(), prompt, max_new_tokens=5)
 
 
-@pytest.mark.parametrize("tokens, said", [([[29]], "outside the vocabulary of 29"), ([[-1]], "outside"), (np.zeros((1, 0)), "empty prompt")])
+BAD = [([[29]], "outside the vocabulary of 29"), ([[-1]], "outside"), (np.zeros((1, 0)), "empty prompt")]
+
+
+@pytest.mark.parametrize(("tokens", "said"), BAD)
 def test_bad_prompts_are_refused(tokens, said):
     with pytest.raises(ConfigError, match=said):
         generate_tokens(*made(), np.array(tokens), max_new_tokens=2)

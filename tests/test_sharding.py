@@ -125,7 +125,7 @@ def test_the_delicate_optimizers_run_the_whole_step(name):
 @pytest.mark.parametrize(
     ("changes", "sizes", "words"),
     [
-        ({"vocab_size": 97}, (1, 1, 8), ["axis vocab", "model.vocab_size=97", "mesh.tensor=8", "works is 96"]),
+        ({"vocab_size": 97}, (1, 1, 8), ["axis vocab", "model.vocab_size=97", "mesh.tensor=8", "works is 104"]),
         ({"n_head": 6, "n_embd": 24}, (2, 1, 4), ["axis heads", "model.n_head=6", "mesh.tensor=4", "works is 4"]),
         ({"n_embd": 36, "n_head": 1}, (1, 8, 1), ["axis embed", "model.n_embd=36", "mesh.fsdp=8", "works is 32"]),
         ({"n_inner": 130}, (2, 1, 4), ["axis mlp", "model.n_inner=130", "mesh.tensor=4", "works is 128"]),

@@ -76,9 +76,7 @@ def check_known_pairs() -> list[str]:
     if version("tensorflow") and version("tensorflow-cpu"):
         wrong.append("tensorflow and tensorflow-cpu overwrite each other: pip uninstall one of them and reinstall the other")
     if jaxlib and tuple(map(int, jaxlib.split(".")[:2])) >= (0, 11):
-        print(
-            "jaxlib 0.11 copies caches inside loops on CPU (jax#40101): generation goes step by step from the host instead"
-        )
+        print("jaxlib 0.11 copies caches inside loops on CPU (jax#40101): generation goes step by step from the host instead")
     return wrong
 
 

@@ -9,14 +9,8 @@ import argparse
 import importlib.util
 
 from jaxlm.benchmarks import train
-from jaxlm.command import run_command
+from jaxlm.command import OptionParser, run_command
 from jaxlm.config import choose
-from jaxlm.errors import ConfigError
-
-
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str):
-        raise ConfigError(f"{message}; see python -m jaxlm.bench --help")
 
 
 def main(arguments: list[str]) -> None:
@@ -31,7 +25,7 @@ def main(arguments: list[str]) -> None:
 
 def parse(arguments: list[str]) -> argparse.Namespace:
     """The options of the command line."""
-    parser = _Parser(prog="python -m jaxlm.bench", add_help=False)
+    parser = OptionParser(prog="python -m jaxlm.bench", add_help=False)
     parser.add_argument("what")
     parser.add_argument("--size", default="gpt2")
     parser.add_argument("--batch", type=int, default=2)

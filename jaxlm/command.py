@@ -1,12 +1,21 @@
 """What all commands share: `--help`, `--debug`, and errors as one line with an exit code."""
 
+import argparse
 import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import jax
 
-from jaxlm.errors import exits
+from jaxlm.errors import ConfigError, exits
+
+
+class OptionParser(argparse.ArgumentParser):
+    """Options whose mistakes are errors like all others."""
+
+    def error(self, message: str) -> None:
+        """Raise ConfigError instead of leaving the program."""
+        raise ConfigError(f"{message}; see {self.prog} --help")
 
 
 def run_command(main: Callable[[list[str]], None], usage: str) -> None:

@@ -7,17 +7,11 @@ DIR is a run directory. The text appears as it is made. Options: --max-new-token
 import argparse
 import sys
 
-from jaxlm.command import run_command
-from jaxlm.errors import ConfigError
+from jaxlm.command import OptionParser, run_command
 from jaxlm.inference.generate import stream_text
 from jaxlm.ops.sampling import Sampling
 from jaxlm.pretrained import load
 from jaxlm.text.tokenizer import load_tokenizer
-
-
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str):
-        raise ConfigError(f"{message}; see python -m jaxlm.generate --help")
 
 
 def main(arguments: list[str]) -> None:
@@ -38,7 +32,7 @@ def main(arguments: list[str]) -> None:
 
 def parse(arguments: list[str]) -> argparse.Namespace:
     """The options of the command line."""
-    parser = _Parser(prog="python -m jaxlm.generate", add_help=False)
+    parser = OptionParser(prog="python -m jaxlm.generate", add_help=False)
     parser.add_argument("directory")
     parser.add_argument("--prompt", default="")
     parser.add_argument("--max-new-tokens", type=int, default=200)

@@ -155,7 +155,7 @@ def test_scale_replaces_the_default():
 
 def test_auto_takes_what_can():
     q, k, v, mask, _ = case("packed causal")
-    np.testing.assert_array_equal(attend(q, k, v, mask), attend(q, k, v, mask, implementation="xla"))
+    np.testing.assert_array_equal(attend(q, k, v, mask), attend(q, k, v, mask, implementation="eager"))
     drop = (0.5, jax.random.key(0))
     np.testing.assert_array_equal(attend(q, k, v, mask, drop=drop), attend(q, k, v, mask, implementation="eager", drop=drop))
 

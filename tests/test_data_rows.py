@@ -34,6 +34,14 @@ def test_the_permutation_is_a_bijection_for_every_key(n, key):
     assert len(np.unique(permute(np.arange(n), n, key))) == n
 
 
+@pytest.mark.slow
+def test_the_permutation_is_a_bijection_at_each_of_ten_thousand_sizes():
+    for n in range(1, 10_001):
+        seen = np.zeros(n, bool)
+        seen[permute(np.arange(n), n, key=n)] = True
+        assert seen.all(), n
+
+
 def test_the_permutation_at_two_to_the_forty():
     n = 2**40 + 1
     index = np.concatenate([np.arange(100_000), n - 1 - np.arange(100_000), np.arange(1, 100_000) * 10_000_019])

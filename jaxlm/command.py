@@ -25,6 +25,7 @@ def run_command(main: Callable[[list[str]], None], usage: str) -> None:
         print(usage.strip())
         return
     keep_compiled_programs()
+    sys.stdout.reconfigure(line_buffering=True)  # a pipe or a log file shows each line at once
     with exits("--debug" in sys.argv):
         main(arguments)
 

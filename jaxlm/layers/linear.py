@@ -57,7 +57,7 @@ class Linear(nn.Module):
         rows, inputs = x.shape[:-count], x.shape[-count:]
         kernel = self.param("kernel", self.init_kernel, (*inputs, *self.outputs), jnp.float32, self.axes)
         kernel = gather(kernel.astype(self.dtype), *self.axes).reshape(prod(inputs), *self.outputs)
-        # Two-dimensional products: a third faster to train on a CPU than [B, T, D] ones.
+        # Two-dimensional products, forward and backward: the gradient of a [B, T, D] one contracts two axes, slowly on a CPU.
         flat = x.astype(self.dtype).reshape(*rows, prod(inputs)).reshape(prod(rows), prod(inputs))
         y = jnp.einsum("nd,df->nf", flat, kernel.reshape(prod(inputs), prod(self.outputs)), out_sharding=self._layout(1))
         if self.bias:

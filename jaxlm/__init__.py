@@ -11,6 +11,7 @@ __version__ = "0.1.0"
 # Public name -> the module that holds it.
 _NAMES = {
     "load": "jaxlm.pretrained",
+    "save": "jaxlm.pretrained",
     "load_tokenizer": "jaxlm.text.tokenizer",
     "generate_text": "jaxlm.inference.generate",
     "generate_tokens": "jaxlm.inference.generate",

@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from jaxlm import sharding
@@ -23,7 +22,7 @@ from jaxlm.config import Run, choose
 from jaxlm.data import batches, loader, prepare, sources
 from jaxlm.data.store import MANIFEST, Store
 from jaxlm.errors import ConfigError
-from jaxlm.models import family, make_model
+from jaxlm.models import axis_sizes, dims, init_params, make_model, settings
 from jaxlm.tasks import task_named
 from jaxlm.text.tokenizer import Tokenizer, load_tokenizer, train_tokenizer
 from jaxlm.training.optimizer import make_optimizer
@@ -50,14 +49,13 @@ class Problem:
 def make_problem(run: Run, mesh: jax.sharding.Mesh | None) -> Problem:
     """The parts of a resolved run. Sizes that the mesh does not divide are refused before anything is traced."""
     check_run(run, mesh)
-    model, task = make_model(run.model, run.compute), task_named(run.task)
+    model, task = make_model(run.model, run.compute, run.task), task_named(run.task)
     rule, schedule = make_optimizer(run.optimizer, run.steps)
     loss = lambda params, batch, key: task.loss(model, params, batch, key, run.loss)
     rows = sharding.mesh_size(mesh, "batch")
 
     def init(key: jax.Array) -> Any:
-        tokens = jnp.zeros((rows, 8), jnp.int32, out_sharding=sharding.spec("batch", None))
-        return init_state(model.init(key, tokens)["params"], rule, run.optimizer.ema)
+        return init_state(init_params(model, key, rows), rule, run.optimizer.ema)
 
     with sharding.use(mesh):
         abstract = jax.eval_shape(lambda: init(jax.random.key(run.seed)))
@@ -69,10 +67,10 @@ def check_run(run: Run, mesh: jax.sharding.Mesh | None) -> None:
     check_ranges(run)
     if run.batch_size % run.accumulate:
         raise ConfigError(f"batch_size={run.batch_size} is not divisible by accumulate={run.accumulate}")
-    known, micro = family(run.model), run.batch_size // run.accumulate
-    sharding.check_sizes({**known.sizes(run.model), "batch": micro}, mesh, {**known.SETTINGS, "batch": "batch_size / accumulate"})
-    length, limit = run.data.sequence_length, known.context(run.model)
-    if length > limit:
+    sizes = {**axis_sizes(run.model), "batch": run.batch_size // run.accumulate}
+    sharding.check_sizes(sizes, mesh, {**settings(run.model), "batch": "batch_size / accumulate"})
+    length, limit = run.data.sequence_length, dims(run.model).context
+    if limit is not None and length > limit:
         raise ConfigError(f"data.sequence_length={length} exceeds the model's {limit} positions: lower it or raise the model's")
     if run.loss.chunk is not None and length % run.loss.chunk:
         raise ConfigError(f"loss.chunk={run.loss.chunk} does not divide data.sequence_length={length}")

@@ -1,7 +1,7 @@
 """The configuration of a run: frozen dataclasses, `a.b=c` overrides, and the way to and from JSON.
 
-A config file is Python that assigns `config = Run(...)`. This module is a leaf: it knows no model; `Run.model` holds the
-`Config` dataclass of the family, and whoever reads JSON back passes the table of families. Read next: `sharding.py`.
+A config file is Python that assigns `config = Run(...)`. No model is known here: `Run.model` holds the family's `Config`, and
+whoever reads JSON back passes its type. Read next: `sharding.py`.
 """
 
 import ast
@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from jaxlm.errors import ConfigError
+from jaxlm.frozen import Frozen
 
 
 @dataclasses.dataclass(frozen=True)
@@ -45,10 +46,8 @@ class Tokenizer:
 
 @dataclasses.dataclass(frozen=True)
 class Compute:
-    """How the model computes, not what: precision, layer layout, rematerialization, attention kernel.
-
-    On a CPU rematerialization saves memory in the stacked layout only: unrolled, XLA merges what is computed twice.
-    """
+    """How the model computes, not what. On a CPU remat saves memory in the stacked layout only: unrolled, XLA merges what is
+    computed twice."""
 
     dtype: str = "float32"  # of activations; parameters, softmax, norms and losses stay float32
     layout: str = "unrolled"  # or "stacked": one parameter tree with a leading layer axis and lax.scan
@@ -226,7 +225,8 @@ def coerce(value: Any, kind: Any, key: str) -> Any:
     if kind is Any:
         return _tuples(value)
     kinds = typing.get_args(kind) if isinstance(kind, types.UnionType) else (kind,)
-    if isinstance(value, (list, tuple)) and any(typing.get_origin(k) is tuple for k in kinds):
+    nested = Frozen in kinds if isinstance(value, dict) else any(typing.get_origin(k) is tuple for k in kinds)
+    if isinstance(value, (dict, list, tuple)) and nested:
         return _tuples(value)
     if isinstance(value, int) and not isinstance(value, bool) and float in kinds and int not in kinds:
         return float(value)
@@ -240,7 +240,8 @@ def coerce(value: Any, kind: Any, key: str) -> Any:
 
 
 def _tuples(value: Any) -> Any:
-    return tuple(_tuples(v) for v in value) if isinstance(value, (list, tuple)) else value
+    plain = tuple(_tuples(v) for v in value) if isinstance(value, (list, tuple)) else value
+    return Frozen(value) if isinstance(value, dict) else plain
 
 
 def choose(key: str, name: str, known: Iterable[str]) -> str:

@@ -20,6 +20,8 @@ AXES: dict[str, str | tuple[str, ...]] = {
     "batch": ("data", "fsdp"),
     "embed": "fsdp",
     "heads": "tensor",
+    "kv_heads": "tensor",
+    "experts": "tensor",
     "mlp": "tensor",
     "vocab": "tensor",
 }

@@ -15,7 +15,7 @@ from jaxtyping import Bool, Int
 from jaxlm.errors import ConfigError, DataError
 from jaxlm.layers.cache import make_cache
 from jaxlm.layers.embed import unembed
-from jaxlm.models import family
+from jaxlm.models import dims
 from jaxlm.ops.sampling import GREEDY, Sampling, sample
 
 BUCKETS = tuple(sorted({int(round(32 * 2 ** (i / 2) / 8)) * 8 for i in range(24)}))
@@ -64,7 +64,7 @@ def stream_tokens(
 def _checked(model, tokens, mask, new):
     tokens = np.asarray(tokens, np.int32)
     mask = np.ones(tokens.shape, bool) if mask is None else np.asarray(mask, bool)
-    limit, vocabulary = family(model.config).context(model.config), model.config.vocab_size
+    limit, vocabulary = dims(model.config).context, model.config.vocab_size
     if tokens.ndim != 2 or 0 in tokens.shape or not mask.any(1).all():
         raise ConfigError("an empty prompt: give at least one token a row")
     if tokens[mask].min() < 0 or tokens[mask].max() >= vocabulary:
@@ -78,13 +78,14 @@ def _checked(model, tokens, mask, new):
 def _enter(model, tokens, mask, new):
     """Prompts pushed to the right of a bucket, and an empty cache for them and what follows."""
     longest = int(mask.sum(1).max())
-    width = bucket(longest, family(model.config).context(model.config))
+    width = bucket(longest, dims(model.config).context)
     padded, visible = np.zeros((len(tokens), width), np.int32), np.zeros((len(tokens), width), bool)
     for row, (line, real) in enumerate(zip(tokens, mask, strict=True)):
         kept = line[real]
         padded[row, width - len(kept) :], visible[row, width - len(kept) :] = kept, True
-    shape = family(model.config).cache_shape(model.config)
-    cache = make_cache(shape[0], (len(tokens), bucket(width + new, 2**30), *shape[1:]), model.compute.dtype, model.compute.layout)
+    known = dims(model.config)
+    shape = (len(tokens), bucket(width + new, 2**30), known.kv_heads, known.head_size)
+    cache = make_cache(known.layers, shape, model.compute.dtype, model.compute.layout)
     return cache, padded, visible
 
 
@@ -134,7 +135,7 @@ def stream_text(
 ) -> Iterator[str]:
     """The continuation of one text, piece by piece as it is made; stops at the model's context or the end of the document."""
     ids = tokenizer.encode(prompt) or _start(tokenizer)
-    room = min(max_new_tokens, max(family(model.config).context(model.config) - len(ids), 1))
+    room = min(max_new_tokens, max(dims(model.config).context - len(ids), 1))
     new, shown = [], ""
     for column in stream_tokens(
         model, params, np.array([ids], np.int32), max_new_tokens=room, sampling=sampling, eos_id=tokenizer.eos_id, seed=seed
@@ -149,7 +150,7 @@ def stream_text(
 def sample_texts(model: Any, params: Any, tokenizer: Any, count: int, seed: int = 0, length: int = 120) -> list[str]:
     """`count` texts drawn from the beginning of a document (temperature 0.8, top-k 50)."""
     tokens = np.full((count, 1), _beginning(tokenizer), np.int32)
-    new = min(length, family(model.config).context(model.config) - 1)
+    new = min(length, dims(model.config).context - 1)
     arguments = {"do_sample": True, "temperature": 0.8, "top_k": 50, "seed": seed, "eos_token_id": tokenizer.eos_id}
     rows = generate_tokens(model, params, tokens, max_new_tokens=new, **arguments) if count else []
     return [tokenizer.decode(until(row, tokenizer.eos_id)) for row in rows]

@@ -2,7 +2,7 @@
 
 Two layouts of the parameters: "unrolled" {"0": layer, "1": layer, ...}, fast everywhere, and "stacked"
 {"stacked": layers with a leading axis L} under lax.scan, small to compile. `stack` and `unstack` turn a whole tree from
-one into the other. Read next: `models/gpt2.py`.
+one into the other. Other orders of norms and halves are in `blocks.py`. Read next: `models/gpt2.py`.
 """
 
 import dataclasses
@@ -16,7 +16,8 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from jaxlm.config import choose
-from jaxlm.ops.attention import Mask
+from jaxlm.errors import ConfigError
+from jaxlm.layers.sight import Sight
 from jaxlm.ops.dropout import dropout, fold, split
 
 HIDDEN = ("batch", None, None)
@@ -38,67 +39,81 @@ class Block(nn.Module):
     mlp: nn.Module
     dropout: float = 0.0
 
-    def __call__(self, x: Float[Array, "B T D"], mask: Mask, cache: Any = None, key: Array | None = None):
+    def __call__(self, x: Float[Array, "B T D"], sight: Sight, cache: Any = None, key: Array | None = None):
         """Returns x [B, T, D] and the layer's cache."""
-        keys = split(key, 3)
-        mixed, cache = self.attn(self.ln_1(x), mask, cache, keys[0])
+        keys = split(key, 4)
+        mixed, cache = self.attn(self.ln_1(x), sight, cache, keys[0])
         x = x + dropout(mixed, self.dropout, keys[1], HIDDEN)
-        return x + dropout(self.mlp(self.ln_2(x)), self.dropout, keys[2], HIDDEN), cache
+        return x + dropout(self.mlp(self.ln_2(x), keys[3]), self.dropout, keys[2], HIDDEN), cache
 
 
 @dataclasses.dataclass(frozen=True)
 class Layers:
-    """`count` blocks of one kind, one after the other: a value with two pure functions."""
+    """Blocks one after the other: a value with two pure functions.
 
-    block: nn.Module
-    count: int
+    Attributes:
+      blocks: one a layer; `(block,) * count` where all are equal, which the stacked layout needs.
+      kinds: which of several sights each layer looks with (local and global attention in turn); None: there is one.
+    """
+
+    blocks: tuple[nn.Module, ...]
     layout: str = "unrolled"
     remat: str = "none"
+    kinds: tuple[int, ...] | None = None
 
-    def init(self, key: Array, x: Float[Array, "B T D"]) -> dict:
+    def init(self, key: Array, x: Float[Array, "B T D"], sight: Sight = Sight()) -> dict:
         """The parameters of all layers, in the layout; layer i has the same values in both."""
         choose("compute.layout", self.layout, ("unrolled", "stacked"))
-        one = lambda i: _init_block(self.block, jax.random.fold_in(key, i), x)
         if self.layout == "stacked":
-            return {"stacked": jax.lax.map(one, jnp.arange(self.count))}
-        return {str(i): one(i) for i in range(self.count)}
+            one = lambda i: _init_block(self._only_block(), jax.random.fold_in(key, i), x, sight)
+            return {"stacked": jax.lax.map(one, jnp.arange(len(self.blocks)))}
+        return {str(i): _init_block(block, jax.random.fold_in(key, i), x, sight) for i, block in enumerate(self.blocks)}
 
-    def apply(self, params: dict, x: Float[Array, "B T D"], mask: Mask, cache: Any = None, key: Array | None = None):
+    def apply(self, params: dict, x: Float[Array, "B T D"], sights: Sight | tuple[Sight, ...], cache: Any = None, key: Array | None = None):
         """Returns x [B, T, D] and the cache, which has one entry a layer in the layout of the parameters."""
         choose("compute.remat", self.remat, REMAT)
-        layer = functools.partial(_apply_block, self.block)
-        if REMAT[self.remat] is not None:
-            layer = jax.checkpoint(layer, policy=REMAT[self.remat])
-        run = _scan if self.layout == "stacked" else _unroll
-        return run(layer, params, x, mask, cache, key)
+        sights = sights if isinstance(sights, tuple) else (sights,)
+        run = self._scan if self.layout == "stacked" else self._unroll
+        return run(params, x, sights, cache, key)
 
+    def _unroll(self, params, x, sights, cache, key):
+        caches = []
+        for i, block in enumerate(self.blocks):
+            sight = sights[self.kinds[i] if self.kinds else 0]
+            x, new = self._layer(block)(params[str(i)], x, sight, None if cache is None else cache[i], fold(key, i))
+            caches.append(new)
+        return x, None if cache is None else tuple(caches)
 
-def _unroll(layer, params, x, mask, cache, key):
-    caches = []
-    for i in range(len(params)):
-        x, new = layer(params[str(i)], x, mask, None if cache is None else cache[i], fold(key, i))
-        caches.append(new)
-    return x, None if cache is None else tuple(caches)
+    def _scan(self, params, x, sights, cache, key):
+        layer = self._layer(self._only_block())
+        looks = [lambda *rest, sight=sight: layer(rest[0], rest[1], sight, *rest[2:]) for sight in sights]
 
+        def body(x, xs):
+            layer_params, layer_cache, i, kind = xs
+            return jax.lax.switch(kind, looks, layer_params, x, layer_cache, fold(key, i))
 
-def _scan(layer, params, x, mask, cache, key):
-    def body(x, xs):
-        layer_params, layer_cache, i = xs
-        return layer(layer_params, x, mask, layer_cache, fold(key, i))
+        kinds = jnp.asarray(self.kinds or (0,) * len(self.blocks), jnp.int32)
+        return jax.lax.scan(body, x, (params["stacked"], cache, jnp.arange(len(self.blocks)), kinds))
 
-    count = jax.tree.leaves(params)[0].shape[0]
-    return jax.lax.scan(body, x, (params["stacked"], cache, jnp.arange(count)))
+    def _layer(self, block):
+        layer = functools.partial(_apply_block, block)
+        return layer if REMAT[self.remat] is None else jax.checkpoint(layer, policy=REMAT[self.remat])
+
+    def _only_block(self):
+        if any(block != self.blocks[0] for block in self.blocks):
+            raise ConfigError("compute.layout=stacked needs layers of one shape, and this model has others: use compute.layout=unrolled")
+        return self.blocks[0]
 
 
 # Jitted, so that equal layers are traced once.
 @functools.partial(jax.jit, static_argnums=0)
-def _apply_block(block, params, x, mask, cache, key):
-    return block.apply({"params": params}, x, mask, cache, key)
+def _apply_block(block, params, x, sight, cache, key):
+    return block.apply({"params": params}, x, sight, cache, key)
 
 
 @functools.partial(jax.jit, static_argnums=0)
-def _init_block(block, key, x):
-    return block.init(key, x, Mask())["params"]
+def _init_block(block, key, x, sight):
+    return block.init(key, x, sight)["params"]
 
 
 def stack(tree: Any) -> Any:

@@ -1,18 +1,34 @@
 """Embedding tables, read by index on the way in and multiplied on the way out."""
 
+import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float, Int
 
+from jaxlm.errors import DataError
 from jaxlm.sharding import gather, replicate, spec
 
 
 def lookup(table: Float[Array, "V D"], ids: Int[Array, "B T"]) -> Float[Array, "B T D"]:
-    """table[ids]; an id outside [0, V) gives NaN, never another row.
+    """table[ids]; an id outside [0, V) is refused where ids are at hand, and gives NaN inside jit: never another row.
 
     The table is made whole first: XLA gathers badly from a divided one.
+
+    Raises DataError outside jit, with the first such id and its place.
     """
+    _check_ids(ids, table.shape[0])
     inside = jnp.where(ids < 0, table.shape[0], ids)  # a negative index would wrap around
     return jnp.asarray(replicate(table)).at[inside].get(mode="fill", fill_value=jnp.nan, out_sharding=spec("batch", None, None))
+
+
+def _check_ids(ids: Int[Array, "B T"], rows: int) -> None:
+    if isinstance(ids, jax.core.Tracer) or not getattr(ids, "is_fully_addressable", True):
+        return
+    ids = np.asarray(ids)
+    wrong = np.argwhere((ids < 0) | (ids >= rows))
+    if len(wrong):
+        place = ", ".join(map(str, wrong[0]))
+        raise DataError(f"id {ids[tuple(wrong[0])]} at [{place}] is outside the {rows} rows of its table: is it of another tokenizer?")
 
 
 def unembed(hidden: Float[Array, "B T D"], table: Float[Array, "V D"]) -> Float[Array, "B T V"]:

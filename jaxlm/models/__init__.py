@@ -1,21 +1,42 @@
-"""The families: one file each, found by the `model_type` of its configuration."""
+"""The families: one file each, found by the `model_type` of its configuration.
+
+A family's file holds its `Config` (Hugging Face's keys), its module, `SIZES`, `dims` and `NAMES`, its name table. Every module
+is called with tokens, int32 [B, T], and returns an `Output`; the keyword arguments are the same everywhere:
+
+  mask         bool [B, T], False on padding, on either side
+  token_types  int32 [B, T], 0 for a first and 1 for a second text (BERT); refused where a family has no use for them
+  segments     int32 [B, T], documents of packed rows, 0 on padding; positions restart in each
+  positions    int32 [B, T], of each token; None: counted over the real tokens
+  cache        from `layers.cache.make_cache`: the tokens continue it (decoders)
+  key          of dropout; None: no dropout
+
+Encoder-decoders take targets, int32 [B, U], after the tokens, and target_mask; `memory`, an earlier `Output.memory`, spares
+them the encoder. Ids outside a table are refused outside jit and give NaN inside.
+"""
 
 import importlib
 from types import ModuleType
 from typing import Any
 
 import flax.linen as nn
+import jax.numpy as jnp
 
 from jaxlm.config import Compute, choose
+from jaxlm.models.output import Dims
+from jaxlm.sharding import spec
 
 # model_type -> (module, class). A new family adds one row.
 FAMILIES = {
+    "bert": ("jaxlm.models.bert", "Bert"),
     "gpt2": ("jaxlm.models.gpt2", "GPT2"),
 }
+# The configuration keys that set the axes which a mesh divides, for messages; a family with other names has its own SETTINGS.
+SETTINGS = {"vocab": "vocab_size", "heads": "num_attention_heads", "kv_heads": "num_key_value_heads"}
+SETTINGS |= {"mlp": "intermediate_size", "embed": "hidden_size"}
 
 
 def family(config: Any) -> ModuleType:
-    """The module of a configuration's family: Config, SIZES, sizes, SETTINGS, context, cache_shape."""
+    """The module of a configuration's family: Config, SIZES, dims, NAMES."""
     return family_named(config.model_type)
 
 
@@ -24,6 +45,38 @@ def family_named(model_type: str) -> ModuleType:
     return importlib.import_module(FAMILIES[choose("model_type", model_type, FAMILIES)][0])
 
 
-def make_model(config: Any, compute: Compute = Compute()) -> nn.Module:
-    """The module of a configuration: a value; its parameters come from `init` or from a checkpoint."""
-    return getattr(family(config), FAMILIES[config.model_type][1])(config, compute)
+def make_model(config: Any, compute: Compute = Compute(), task: str | None = None) -> nn.Module:
+    """The module of a configuration: a value; its parameters come from `init` or from a checkpoint.
+
+    Args:
+      task: decides the head; None: the family's first.
+    """
+    tasks = family(config).NAMES.architectures
+    task = next(iter(tasks)) if task is None else choose(f"the task of {config.model_type}", task, tasks)
+    return getattr(family(config), FAMILIES[config.model_type][1])(config, compute, task)
+
+
+def init_params(model: nn.Module, key: Any, rows: int = 1) -> dict:
+    """Fresh parameters; `rows` is how many rows the mesh needs at least."""
+    limit = dims(model.config).context
+    tokens = jnp.zeros((rows, min(8, limit or 8)), jnp.int32, out_sharding=spec("batch", None))
+    inputs = (tokens, tokens) if "seq2seq-lm" in family(model.config).NAMES.architectures else (tokens,)
+    return model.init(key, *inputs)["params"]
+
+
+def dims(config: Any) -> Dims:
+    """The sizes of a configuration's model."""
+    return family(config).dims(config)
+
+
+def axis_sizes(config: Any) -> dict[str, int]:
+    """The axes that a mesh may divide, for `sharding.check_sizes`."""
+    known = dims(config)
+    sizes = {"vocab": config.vocab_size, "heads": known.heads, "kv_heads": known.kv_heads}
+    return sizes | {"mlp": known.mlp, "embed": known.embed}
+
+
+def settings(config: Any) -> dict[str, str]:
+    """Axis name -> the configuration key that sets its size, for messages."""
+    names = getattr(family(config), "SETTINGS", SETTINGS)
+    return {axis: f"model.{key}" for axis, key in names.items()}

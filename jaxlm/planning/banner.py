@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxlm import sharding
-from jaxlm.models import family, make_model
+from jaxlm.models import dims, make_model
 from jaxlm.planning.flops import FORMULA, peak_flops, training_flops
 from jaxlm.planning.memory import Memory, device_limit, estimate, human, residual_bytes
 from jaxlm.training.report import Rates
@@ -51,9 +51,9 @@ def _recomputed(problem: Any, batch: dict[str, Any], kept: int) -> int:
     run = problem.run
     if run.compute.remat == "none":
         return 0
-    model = make_model(run.model, dataclasses.replace(run.compute, remat="none"))
+    model = make_model(run.model, dataclasses.replace(run.compute, remat="none"), run.task)
     loss = lambda params, batch, key: problem.task.loss(model, params, batch, key, run.loss)
-    layers = family(run.model).cache_shape(run.model)[0]
+    layers = dims(run.model).layers
     return (residual_bytes(loss, problem.abstract["params"], batch) - kept) // layers
 
 

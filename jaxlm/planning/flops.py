@@ -6,7 +6,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from jaxlm.models import family
+from jaxlm.models import dims
 
 FORMULA = "6 N + 12 L D T a token, N = parameters that are multiplied (kernels and the output embedding), full attention"
 
@@ -32,7 +32,7 @@ def training_flops(model: Any, params: Any, length: int) -> float:
     kernels = [leaf for path, leaf in jax.tree_util.tree_leaves_with_path(params) if path[-1].key == "kernel"]
     table = model.output_table(params)
     multiplied = sum(leaf.size for leaf in kernels) + table.size
-    layers, _, _ = family(model.config).cache_shape(model.config)
+    layers = dims(model.config).layers
     return 6.0 * multiplied + 12.0 * layers * table.shape[1] * length
 
 

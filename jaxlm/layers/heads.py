@@ -1,0 +1,125 @@
+"""What stands on top of a model for a task: from hidden states to logits.
+
+A model reads its `task` at one place and calls one of these. Logits are float32.
+"""
+
+import dataclasses
+from typing import Any
+
+import flax.linen as nn
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float
+
+from jaxlm.layers.embed import unembed
+from jaxlm.layers.linear import Constant, Linear, Normal
+from jaxlm.layers.mlp import ACTIVATIONS
+from jaxlm.ops.dropout import dropout
+from jaxlm.sharding import gather
+
+
+class Transform(nn.Module):
+    """norm(activation(x W + b)): what masked-language-model heads do before the output embedding (Devlin et al. 2019, appendix)."""
+
+    width: int
+    activation: str
+    norm: nn.Module | None = None
+    init_kernel: Any = Normal(0.02)
+    dtype: Any = jnp.float32
+    bias: bool = True
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "... D"]) -> Float[Array, "... E"]:
+        dense = Linear((self.width,), ("embed", None), self.bias, self.init_kernel, self.dtype, name="dense")
+        x = ACTIVATIONS[self.activation](dense(x))
+        return x if self.norm is None else self.norm(x)
+
+
+class VocabularyLogits(nn.Module):
+    """x table^T + bias: logits over the vocabulary from an embedding table, with a bias of its own."""
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "B T D"], table: Float[Array, "V D"]) -> Float[Array, "B T V"]:
+        bias = self.param("bias", Constant(0.0), (table.shape[0],), jnp.float32, ("vocab",))
+        return unembed(x, table) + gather(bias, "vocab").astype(jnp.float32)
+
+
+class Classifier(nn.Module):
+    """x W + b over a few labels, in float32, after dropout."""
+
+    labels: int
+    dropout: float = 0.0
+    bias: bool = True
+    init_kernel: Any = Normal(0.02)
+    dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "... D"], key: Array | None = None) -> Float[Array, "... labels"]:
+        x = dropout(x, self.dropout, key, ("batch", *[None] * (x.ndim - 1)))
+        out = Linear((self.labels,), ("embed", None), self.bias, self.init_kernel, self.dtype, name="out")
+        return out(x).astype(jnp.float32)
+
+
+VOCABULARY = ("masked-lm", "causal-lm", "pretraining")  # tasks whose logits are over the vocabulary
+POOLED = ("features", "pretraining", "next-sentence", "sequence-classification", "multiple-choice")  # those that read BERT's pooler
+
+
+@dataclasses.dataclass(frozen=True)
+class EncoderHeads:
+    """The heads over labels that every encoder has; to be called inside the model.
+
+    Attributes:
+      labels: of both classifications.
+      dropout: before the matrix "classifier".
+      choices: [B], or [B, C] for multiple choice.
+    """
+
+    labels: int
+    dropout: float
+    choices: tuple[int, ...]
+    init_kernel: Any = Normal(0.02)
+
+    def logits(self, task: str, hidden: Float[Array, "B T D"], summary: Float[Array, "B D"] | None, key: Array | None) -> Array | None:
+        """Sequence classification [B, labels], multiple choice [B, C] and next sentence [B, 2] from the rows' summaries; token
+        classification [B, T, labels] and question answering (start and end) [B, T, 2] from the hidden states; "features": None."""
+        free = {"init_kernel": self.init_kernel, "dtype": hidden.dtype}
+        classify = lambda count, x: Classifier(count, self.dropout, name="classifier", **free)(x, key)
+        match task:
+            case "sequence-classification":
+                return classify(self.labels, summary)
+            case "token-classification":
+                return classify(self.labels, hidden)
+            case "multiple-choice":
+                return classify(1, summary).reshape(self.choices)
+            case "next-sentence":
+                return Classifier(2, name="relation", **free)(summary)
+            case "question-answering":
+                return Classifier(2, name="span", **free)(hidden)
+        return None
+
+
+def as_rows(*arrays: Array | None) -> list[Array | None]:
+    """Multiple choice: arrays [B, C, T] (or None) as [B * C, T], one row a choice."""
+    return [None if array is None else array.reshape(-1, array.shape[-1]) for array in arrays]
+
+
+def last_token(hidden: Float[Array, "B T D"], mask: Bool[Array, "B T"] | None) -> Float[Array, "B D"]:
+    """The hidden state of each row's last real token, which has seen the whole row."""
+    if mask is None:
+        return hidden[:, -1]
+    last = hidden.shape[1] - 1 - jnp.argmax(mask[:, ::-1], axis=1)
+    return jnp.where((jnp.arange(hidden.shape[1]) == last[:, None])[..., None], hidden, 0).sum(1)
+
+
+def decoder_logits(
+    task: str, hidden: Float[Array, "B T D"], table: Float[Array, "V D"], labels: int, mask: Bool[Array, "B T"] | None, dtype: Any
+) -> Float[Array, "..."] | None:
+    """The heads that every decoder has; to be called inside the model.
+
+    "causal-lm": [B, T, V] by the output embedding. "sequence-classification": [B, labels] from each row's last real token, by
+    the matrix "score". "features": None.
+    """
+    if task == "causal-lm":
+        return unembed(hidden, table)
+    if task == "sequence-classification":
+        return Classifier(labels, bias=False, dtype=dtype, name="score")(last_token(hidden, mask))
+    return None

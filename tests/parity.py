@@ -74,7 +74,7 @@ def torch_model(case: Case):
     return model
 
 
-def make_inputs(case: Case, vocabulary: int, types: int) -> dict[str, np.ndarray]:
+def make_inputs(case: Case, vocabulary: int, types: int, pad: int | None = None) -> dict[str, np.ndarray]:
     """Tokens, a mask with padding, and token types; choices and targets where the task has them."""
     random = np.random.default_rng(1)
     shape = (case.rows, 3, case.length) if case.task == "multiple-choice" else (case.rows, case.length)
@@ -84,6 +84,7 @@ def make_inputs(case: Case, vocabulary: int, types: int) -> dict[str, np.ndarray
         inputs["mask"][..., 1:, -4:] = False
     elif case.padding == "left":
         inputs["mask"][..., 1:, :4] = False
+    inputs["tokens"][~inputs["mask"]] = pad or 0  # by this transformers finds a row's last token
     if types > 1:
         inputs["token_types"] = (np.arange(case.length) > 5).astype(np.int32) * np.ones(shape, np.int32)
     return inputs
@@ -181,9 +182,7 @@ def compare(case: Case, folder: Path, bf16: bool = False) -> Result:
     model, params = jaxlm.load(folder / "theirs")
     assert model.task == case.task
     config = model.config
-    inputs = make_inputs(
-        case, min(config.vocab_size, case.config.get("tokens_below", config.vocab_size)), getattr(config, "type_vocab_size", 0)
-    )
+    inputs = make_inputs(case, config.vocab_size, getattr(config, "type_vocab_size", 0), torch_side.config.pad_token_id)
     if case.task == "seq2seq-lm" or "seq2seq-lm" in family_named(config.model_type).NAMES.architectures and case.task != "features":
         add_targets(inputs, case, config.vocab_size)
     given = torch_inputs(torch_side, inputs, case.padding == "left")

@@ -13,6 +13,8 @@ _NAMES = {
     "load": "jaxlm.pretrained",
     "save": "jaxlm.pretrained",
     "load_tokenizer": "jaxlm.text.tokenizer",
+    "encode_texts": "jaxlm.inference.encode",
+    "encode_tokens": "jaxlm.inference.encode",
     "generate_text": "jaxlm.inference.generate",
     "generate_tokens": "jaxlm.inference.generate",
     "make_model": "jaxlm.models",

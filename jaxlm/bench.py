@@ -1,14 +1,16 @@
-"""Measure, beside a peer, on this machine: `python -m jaxlm.bench train [options]`.
+"""Measure, beside a peer, on this machine: `python -m jaxlm.bench train | forward | load [options]`.
 
-train: a step of GPT-2, tokens/s, FLOP/s, peak memory, time to the first step; where torch and transformers are installed,
-the same shapes in torch, alternating, with the ratio and its spread. Options: --size gpt2 (or shakespeare), --batch 2, --length 256,
---dropout 0, --dtype float32, --layout unrolled, --rounds 7, --steps 2, --compile (torch.compile too), --alone (no peer).
+train: a step of GPT-2, tokens/s, FLOP/s, peak memory, time to the first step. forward: hidden states of bert-base or minilm,
+logits of gpt2; with --mixed 64, of so many texts of mixed lengths. Where torch and transformers are installed, the same
+shapes in torch, alternating, with the ratio and its spread. load: a safetensors model, beside the format's own load_file.
+Options: --size gpt2 (or shakespeare, bert-base, minilm), --batch 2, --length 256, --dropout 0, --dtype float32, --layout
+unrolled, --mixed 0, --rounds 7, --steps 2, --compile (torch.compile too), --alone (no peer).
 """
 
 import argparse
 import importlib.util
 
-from jaxlm.benchmarks import train
+from jaxlm.benchmarks import forward, load, train
 from jaxlm.command import OptionParser, run_command
 from jaxlm.config import choose
 
@@ -16,23 +18,30 @@ from jaxlm.config import choose
 def main(arguments: list[str]) -> None:
     """Run the named benchmark."""
     options = parse(arguments)
-    choose("the benchmark", options.what, ("train",))
-    choose("--size", options.size, train.SIZES)
+    choose("the benchmark", options.what, ("train", "forward", "load"))
     alone = options.alone or not (importlib.util.find_spec("torch") and importlib.util.find_spec("transformers"))
-    shape = train.Shape(options.size, options.batch, options.length, options.dropout, options.dtype, options.layout)
-    train.run(shape, options.rounds, options.steps, options.compile, alone)
+    rest = options.rounds, options.steps, options.compile, alone
+    if options.what == "train":
+        size = choose("--size", options.size or "gpt2", train.SIZES)
+        train.run(train.Shape(size, options.batch, options.length, options.dropout, options.dtype, options.layout), *rest)
+    elif options.what == "forward":
+        size = choose("--size", options.size or "bert-base", forward.SIZES)
+        forward.run(forward.Shape(size, options.batch, options.length, options.dtype, options.mixed), *rest)
+    else:
+        load.run(options.rounds, options.steps, options.dtype)
 
 
 def parse(arguments: list[str]) -> argparse.Namespace:
     """The options of the command line."""
     parser = OptionParser(prog="python -m jaxlm.bench", add_help=False)
     parser.add_argument("what")
-    parser.add_argument("--size", default="gpt2")
+    parser.add_argument("--size")
     parser.add_argument("--batch", type=int, default=2)
     parser.add_argument("--length", type=int, default=256)
     parser.add_argument("--dropout", type=float, default=0.0)
     parser.add_argument("--dtype", default="float32")
     parser.add_argument("--layout", default="unrolled")
+    parser.add_argument("--mixed", type=int, default=0)
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--steps", type=int, default=2)
     parser.add_argument("--compile", action="store_true")

@@ -21,7 +21,7 @@ import numpy as np
 import jaxlm
 import tests.conftest  # noqa: F401 (the simulated devices, before JAX is imported)
 from jaxlm.config import Compute
-from jaxlm.models import family_named, make_model
+from jaxlm.models import family_named, has_decoder, make_model
 from jaxlm.pretrained import paths
 
 LOGITS = 1e-5  # of 1 + the largest value
@@ -39,6 +39,7 @@ class Case:
     padding: str = "right"
     rows: int = 3
     length: int = 12
+    own_head: bool = False  # the output embedding of an encoder-decoder is untied after all, as T5 1.1's is
 
     @property
     def name(self) -> str:
@@ -69,9 +70,16 @@ def torch_model(case: Case):
     kind = getattr(transformers, family_named(config.model_type).NAMES.architectures[case.task])
     model = kind(config).eval()
     with torch.no_grad():
-        for parameter in model.parameters():
-            parameter += 0.05 * torch.randn_like(parameter)
+        if case.own_head:
+            model.lm_head.weight = torch.nn.Parameter(0.5 * torch.randn_like(model.lm_head.weight))
+        for tensor in tensors_of(model):
+            tensor += 0.05 * torch.randn_like(tensor)
     return model
+
+
+def tensors_of(model) -> list:
+    """What a checkpoint holds and nothing else decides: all parameters but fixed positions, and BART's bias of the logits."""
+    return [p for p in model.parameters() if p.requires_grad] + [b for name, b in model.named_buffers() if name == "final_logits_bias"]
 
 
 def make_inputs(case: Case, vocabulary: int, types: int, pad: int | None = None) -> dict[str, np.ndarray]:
@@ -91,10 +99,16 @@ def make_inputs(case: Case, vocabulary: int, types: int, pad: int | None = None)
 
 
 def add_targets(inputs: dict[str, np.ndarray], case: Case, vocabulary: int) -> None:
-    """The decoder's side of an encoder-decoder, two tokens longer than the encoder's, the second row padded."""
-    inputs["targets"] = np.random.default_rng(2).integers(3, vocabulary, (case.rows, case.length + 2)).astype(np.int32)
+    """The decoder's side of an encoder-decoder, two tokens longer than the encoder's, the second row padded.
+
+    A classifier reads as many targets as tokens, where each text ends (token 2).
+    """
+    length = case.length if case.task == "sequence-classification" else case.length + 2
+    inputs["targets"] = np.random.default_rng(2).integers(3, vocabulary, (case.rows, length)).astype(np.int32)
     inputs["target_mask"] = np.ones_like(inputs["targets"], bool)
     inputs["target_mask"][1, -3:] = False
+    if case.task == "sequence-classification":
+        inputs["tokens"][:, 5] = inputs["tokens"][:, 7] = 2
 
 
 TORCH_NAMES = {
@@ -111,7 +125,8 @@ def torch_inputs(model, inputs: dict[str, np.ndarray], left: bool) -> dict:
     import torch
 
     given = {TORCH_NAMES[name]: torch.tensor(array.astype(np.int64)) for name, array in inputs.items()}
-    if left and "position_ids" in inspect.signature(model.forward).parameters:
+    counts = any(hasattr(part, "create_position_ids_from_input_ids") for part in model.modules())  # RoBERTa: real tokens only, as we do
+    if left and not counts and "position_ids" in inspect.signature(model.forward).parameters:
         given["position_ids"] = torch.clamp(given["attention_mask"].cumsum(-1) - 1, min=0)
     return given
 
@@ -127,7 +142,8 @@ def torch_outputs(model, given: dict) -> dict:
         logits = out.get("logits", out.get("prediction_logits"))
     last = (out.get("decoder_hidden_states") or out.get("hidden_states") or (None,))[-1]
     hidden = out.get("last_hidden_state", last)
-    return {"hidden": hidden, "logits": logits, "pooled": out.get("pooler_output"), "relation": out.get("seq_relationship_logits")}
+    relation = out.get("seq_relationship_logits", out.get("sop_logits"))
+    return {"hidden": hidden, "logits": logits, "pooled": out.get("pooler_output"), "relation": relation}
 
 
 def scored(outputs: dict, case: Case, inputs: dict[str, np.ndarray], np_like) -> object:
@@ -183,8 +199,8 @@ def compare(case: Case, folder: Path, bf16: bool = False) -> Result:
     assert model.task == case.task
     config = model.config
     inputs = make_inputs(case, config.vocab_size, getattr(config, "type_vocab_size", 0), torch_side.config.pad_token_id)
-    if case.task == "seq2seq-lm" or "seq2seq-lm" in family_named(config.model_type).NAMES.architectures and case.task != "features":
-        add_targets(inputs, case, config.vocab_size)
+    if has_decoder(model):
+        add_targets(inputs, case, getattr(config, "decoder_vocab_size", None) or config.vocab_size)
     given = torch_inputs(torch_side, inputs, case.padding == "left")
     want = torch_outputs(torch_side, given)
     loss = scored(want, case, inputs, torch.tensor)
@@ -209,13 +225,13 @@ def gradient_difference(torch_side, gradient, folder: Path) -> tuple[str, float]
     import torch
 
     with torch.no_grad():
-        for parameter in torch_side.parameters():
+        for parameter in tensors_of(torch_side):
             kept = parameter.detach().clone()
             parameter.data = torch.zeros_like(kept) if parameter.grad is None else parameter.grad.clone()
             parameter.grad = kept
     torch_side.save_pretrained(folder)
     with torch.no_grad():
-        for parameter in torch_side.parameters():
+        for parameter in tensors_of(torch_side):
             parameter.data = parameter.grad
             parameter.grad = None
     want = paths(jax.device_get(jaxlm.load(folder)[1]))
@@ -255,6 +271,8 @@ def check_saved(case: Case, folder: Path) -> None:
     for name, tensor in theirs.items():
         assert tensor.dtype == ours[name].dtype and tensor.tobytes() == ours[name].tobytes(), name
     before, after = (json.loads((folder / side / "config.json").read_text()) for side in ("theirs", "ours"))
+    if case.own_head:
+        assert before.pop("tie_word_embeddings") and not after.pop("tie_word_embeddings")  # theirs says so, and it is not
     assert {key: after.get(key, "lost") for key in before} == before
 
 

@@ -14,6 +14,8 @@ from typing import Any
 
 import numpy as np
 
+from jaxlm.planning.memory import human
+
 QUIET = 0.06  # share of all processors that others may use in a round that counts
 
 
@@ -115,3 +117,28 @@ def spread(ratios: np.ndarray) -> str:
     """Median and the 10 % and 90 % quantiles."""
     low, middle, high = np.quantile(ratios, [0.1, 0.5, 0.9])
     return f"{middle:.2f} [{low:.2f}, {high:.2f}]"
+
+
+def show(sides: dict[str, tuple[Callable, dict]], rounds: int, steps: int, tokens: int) -> None:
+    """Run the sides and print a line each and the ratios of the first side's speed to the others'; `tokens` a step."""
+    results, others = alternate(sides, rounds, steps)
+    calm = quiet(others)
+    noisy = "" if (others[calm] <= QUIET).all() else "; NO round was quiet: believe the ratios only roughly"
+    print(f"{rounds} rounds of {steps} steps, {calm.sum()} of them counted (others used {np.nanmedian(others):.0%} of the machine{noisy})")
+    for side in results:
+        print("  " + _line(side, tokens, results[0].facts.get("flops"), calm))
+    for side in results[1:]:
+        print(f"  {results[0].name} / {side.name}: {spread(side.seconds[calm] / results[0].seconds[calm])} median [10 %, 90 %]")
+
+
+def _line(side: Side, tokens: int, flops: float | None, calm: np.ndarray) -> str:
+    seconds = float(np.median(side.seconds[calm]))
+    parts = [f"{side.name:<14} {1e3 * seconds:8.1f} ms a step (best {1e3 * side.seconds.min():.1f})", f"{tokens / seconds:10,.0f} tokens/s"]
+    if flops:
+        parts.append(f"{tokens / seconds * flops / 1e9:8,.0f} GFLOP/s")
+    parts.append(f"peak {human(side.peak_bytes)}")
+    if "first step" in side.facts:
+        parts.append(
+            f"first step done {side.facts['first step']:.1f} s after imports ({side.facts['compile']:.1f} s of it in the step's first call)"
+        )
+    return "  ".join(parts)

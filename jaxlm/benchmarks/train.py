@@ -11,9 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from jaxlm.benchmarks.pairs import QUIET, Side, alternate, quiet, spread
+from jaxlm.benchmarks.pairs import show
 from jaxlm.models import gpt2
-from jaxlm.planning.memory import human
 
 # GPT-2's sizes, and nanoGPT's character model for a CPU.
 SIZES = {**gpt2.SIZES, "shakespeare": gpt2.Config(vocab_size=65, n_positions=64, n_embd=128, n_layer=4, n_head=4)}
@@ -106,21 +105,4 @@ def run(shape: Shape, rounds: int, steps: int, compiled: bool, alone: bool) -> N
         if compiled:
             sides["torch.compile"] = (torchs, {"shape": shape, "compiled": True})
     print(f"train {shape.size}, batch {shape.batch} x {shape.length}, dropout {shape.dropout}, {shape.dtype}, {shape.layout} layers")
-    results, others = alternate(sides, rounds, steps)
-    calm = quiet(others)
-    noisy = "" if (others[calm] <= QUIET).all() else "; NO round was quiet: believe the ratios only roughly"
-    print(f"{rounds} rounds of {steps} steps, {calm.sum()} of them counted (others used {np.nanmedian(others):.0%} of the machine{noisy})")
-    for side in results:
-        print("  " + _line(side, shape, results[0].facts["flops"], calm))
-    for side in results[1:]:
-        print(f"  jaxlm / {side.name}: {spread(side.seconds[calm] / results[0].seconds[calm])} median [10 %, 90 %]")
-
-
-def _line(side: Side, shape: Shape, flops: float, calm: np.ndarray) -> str:
-    seconds = float(np.median(side.seconds[calm]))
-    rate = shape.batch * shape.length / seconds
-    return (
-        f"{side.name:<14} {1e3 * seconds:8.1f} ms a step (best {1e3 * side.seconds.min():.1f})  {rate:10,.0f} tokens/s  "
-        f"{rate * flops / 1e9:8,.0f} GFLOP/s  peak {human(side.peak_bytes)}  "
-        f"first step done {side.facts['first step']:.1f} s after imports ({side.facts['compile']:.1f} s of it in the step's first call)"
-    )
+    show(sides, rounds, steps, shape.batch * shape.length)

@@ -104,7 +104,7 @@ def packed(lengths: np.ndarray, seed: int | None, length: int) -> Packed:
     starts, counts = pieces(lengths, length)
     if not len(starts):
         raise DataError("every document holds fewer than two tokens: there is nothing to predict; use data.packing=windows or longer texts")
-    bins = [row for at in range(0, len(counts), WINDOW) for row in _best_fit(counts[at : at + WINDOW], at, length)]
+    bins = [row for at in range(0, len(counts), WINDOW) for row in best_fit(counts[at : at + WINDOW], at, length)]
     order = np.array([piece for row in bins for piece in row], np.int64)
     return Packed(starts[order], counts[order], np.cumsum([0] + [len(row) for row in bins]), seed, length)
 
@@ -119,8 +119,8 @@ def pieces(lengths: np.ndarray, length: int) -> tuple[np.ndarray, np.ndarray]:
     return starts[document] + offset, np.minimum(predictions[document] - offset, length)
 
 
-def _best_fit(counts: np.ndarray, offset: int, length: int) -> list[list[int]]:
-    """Best-fit decreasing (Johnson 1974): the numbers of the pieces in each row."""
+def best_fit(counts: np.ndarray, offset: int, length: int) -> list[list[int]]:
+    """Best-fit decreasing (Johnson 1974): the numbers of the pieces, from `offset` on, in each row of `length` tokens."""
     rows: list[list[int]] = []
     spaces: list[tuple[int, int]] = []  # (free, row), sorted
     for piece in np.argsort(-counts, kind="stable"):

@@ -5,7 +5,7 @@ updated in place. Prompts are padded on the left to a bucket of lengths, so that
 """
 
 import functools
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import jax
@@ -18,6 +18,7 @@ from jaxlm.layers.embed import unembed
 from jaxlm.models import dims
 from jaxlm.ops.sampling import GREEDY, Sampling, sample
 
+Ends = int | Sequence[int] | None  # the ids that end a text: one, several, none
 BUCKETS = tuple(sorted({int(round(32 * 2 ** (i / 2) / 8)) * 8 for i in range(24)}))
 
 
@@ -34,10 +35,10 @@ def stream_tokens(
     mask: Bool[np.ndarray, "B T"] | None = None,
     max_new_tokens: int = 64,
     sampling: Sampling = GREEDY,
-    eos_id: int | None = None,
+    eos_id: Ends = None,
     seed: int = 0,
 ) -> Iterator[Int[np.ndarray, "B"]]:
-    """The new tokens, one column at a time; after `eos_id` a row goes on with `eos_id`.
+    """The new tokens, one column at a time; after one of `eos_id` a row goes on with the first of them.
 
     Raises:
       ConfigError: an empty prompt, ids outside the vocabulary, or a prompt and its continuation longer than the model.
@@ -48,14 +49,14 @@ def stream_tokens(
     cache, tokens, mask = _enter(model, tokens, mask, max_new_tokens)
     keys = jax.random.split(jax.random.key(seed), max_new_tokens)
     token, cache = _advance(model, sampling, params, cache, tokens, mask, keys[0])
-    ended = np.zeros(len(tokens), bool)
+    ended, ends = np.zeros(len(tokens), bool), _several(eos_id)
     for i in range(max_new_tokens):
         following = None
         if i + 1 < max_new_tokens:
             following, cache = _advance(model, sampling, params, cache, token[:, None], None, keys[i + 1])
         column = np.asarray(token)
-        yield np.where(ended, eos_id, column) if eos_id is not None else column
-        ended = ended | (column == eos_id)
+        yield np.where(ended, ends[0], column) if ends else column
+        ended = ended | np.isin(column, ends)
         if ended.all():
             return
         token = following
@@ -92,7 +93,7 @@ def _enter(model, tokens, mask, new):
 @functools.partial(jax.jit, static_argnums=(0, 1), donate_argnums=3)
 def _advance(model, sampling, params, cache, tokens, mask, key):
     out = model.apply({"params": params}, tokens, mask=mask, cache=cache)
-    last = unembed(out.hidden[:, -1:], model.output_table(params))  # not the logits of the whole prompt
+    last = unembed(out.hidden[:, -1:], model.output_table(params), getattr(model, "softcap", None))  # not of the whole prompt
     return sample(last[:, 0], sampling, key), out.cache
 
 
@@ -107,10 +108,13 @@ def generate_tokens(
     temperature: float = 1.0,
     top_k: int | None = None,
     top_p: float | None = None,
-    eos_token_id: int | None = None,
+    eos_token_id: Ends = None,
     seed: int = 0,
 ) -> Int[np.ndarray, "B new"]:
-    """The continuation of each row (Hugging Face's argument names); other arguments are refused by Python itself."""
+    """The continuation of each row (Hugging Face's argument names); other arguments are refused by Python itself.
+
+    `eos_token_id` is one id or several; a row that has met one of them goes on with the first.
+    """
     sampling = Sampling(temperature, top_k, top_p) if do_sample else GREEDY
     columns = stream_tokens(
         model, params, tokens, mask=mask, max_new_tokens=max_new_tokens, sampling=sampling, eos_id=eos_token_id, seed=seed
@@ -120,12 +124,15 @@ def generate_tokens(
 
 
 def generate_text(model: Any, params: Any, tokenizer: Any, prompts: list[str], **arguments: Any) -> list[str]:
-    """The continuations of texts, without the prompts; `arguments` are those of `generate_tokens`."""
+    """The continuations of texts, without the prompts; `arguments` are those of `generate_tokens`.
+
+    A text ends at an `eos_token_id`: that of the call, else of the model's config.json, else of the tokenizer.
+    """
     rows = [tokenizer.encode(prompt) or _start(tokenizer) for prompt in prompts]
     width = max(map(len, rows))
     tokens = np.array([[0] * (width - len(row)) + row for row in rows], np.int32)
     mask = np.array([[False] * (width - len(row)) + [True] * len(row) for row in rows])
-    arguments.setdefault("eos_token_id", tokenizer.eos_id)
+    arguments.setdefault("eos_token_id", _ends(model, tokenizer))
     new = generate_tokens(model, params, tokens, mask=mask, **arguments)
     return [tokenizer.decode(until(row, arguments["eos_token_id"])) for row in new]
 
@@ -136,12 +143,10 @@ def stream_text(
     """The continuation of one text, piece by piece as it is made; stops at the model's context or the end of the document."""
     ids = tokenizer.encode(prompt) or _start(tokenizer)
     room = min(max_new_tokens, max(dims(model.config).context - len(ids), 1))
-    new, shown = [], ""
-    for column in stream_tokens(
-        model, params, np.array([ids], np.int32), max_new_tokens=room, sampling=sampling, eos_id=tokenizer.eos_id, seed=seed
-    ):
+    new, shown, ends = [], "", _ends(model, tokenizer)
+    for column in stream_tokens(model, params, np.array([ids], np.int32), max_new_tokens=room, sampling=sampling, eos_id=ends, seed=seed):
         new.append(int(column[0]))
-        text = tokenizer.decode(until(new, tokenizer.eos_id))
+        text = tokenizer.decode(until(new, ends))
         if not text.endswith("\N{REPLACEMENT CHARACTER}"):  # a character whose bytes are not all here yet
             yield text[len(shown) :]
             shown = text
@@ -172,7 +177,16 @@ def _start(tokenizer: Any) -> list[int]:
     return [tokenizer.eos_id]
 
 
-def until(row: Int[np.ndarray, "T"], eos_id: int | None) -> list[int]:
-    """The ids of a row before its first `eos_id`."""
-    ids = [int(i) for i in row]
-    return ids[: ids.index(eos_id)] if eos_id in ids else ids
+def until(row: Int[np.ndarray, "T"], eos_id: Ends) -> list[int]:
+    """The ids of a row before the first that is `eos_id`, or one of them."""
+    ids, ends = [int(i) for i in row], _several(eos_id)
+    return ids[: next((place for place, i in enumerate(ids) if i in ends), None)]
+
+
+def _several(ends: Ends) -> tuple[int, ...]:
+    return () if ends is None else tuple(np.atleast_1d(ends).tolist())
+
+
+def _ends(model: Any, tokenizer: Any) -> Ends:
+    ends = model.config.extra.get("eos_token_id")
+    return tokenizer.eos_id if ends is None else ends

@@ -21,7 +21,7 @@ class Attention(nn.Module):
 
     Attributes:
       bias: of q, k and v; out_bias: of o.
-      init_out: of o; None: as the others.
+      init_out: of o, init_query: of q; None: as the others.
       scale: of q k^T; None: H ** -0.5.
       softcap: see `attend`.
       q_norm, k_norm: norms over the features of a head, before the rotation (Qwen 3, Gemma 3).
@@ -41,6 +41,7 @@ class Attention(nn.Module):
     softcap: float | None = None
     q_norm: nn.Module | None = None
     k_norm: nn.Module | None = None
+    init_query: Any = None
 
     @nn.compact
     def __call__(
@@ -63,7 +64,8 @@ class Attention(nn.Module):
 
     def _project(self, name: str, heads: int) -> Linear:
         axes = ("embed", "heads" if name == "q" else "kv_heads", None)
-        return Linear((heads, self.head_size), axes, self.bias, self.init_kernel, self.dtype, name=name)
+        init = self.init_query if name == "q" and self.init_query is not None else self.init_kernel
+        return Linear((heads, self.head_size), axes, self.bias, init, self.dtype, name=name)
 
     def _mix(self, width, q, k, v, mask: Mask, bias, key):
         drop = (self.dropout, key) if self.dropout and key is not None else None

@@ -31,20 +31,26 @@ REMAT = {
 
 
 class Block(nn.Module):
-    """x + attention(norm(x)), then x + mlp(norm(x)) (pre-norm: Radford et al. 2019, section 2.3)."""
+    """x + attention(norm(x)), then x + mlp(norm(x)) (pre-norm: Radford et al. 2019, section 2.3).
+
+    Attributes:
+      dropout: of what is added to x; mlp_dropout: of the mlp's part, where it is another.
+    """
 
     ln_1: nn.Module
     attn: nn.Module
     ln_2: nn.Module
     mlp: nn.Module
     dropout: float = 0.0
+    mlp_dropout: float | None = None
 
     def __call__(self, x: Float[Array, "B T D"], sight: Sight, cache: Any = None, key: Array | None = None):
         """Returns x [B, T, D] and the layer's cache."""
         keys = split(key, 4)
         mixed, cache = self.attn(self.ln_1(x), sight, cache, keys[0])
         x = x + dropout(mixed, self.dropout, keys[1], HIDDEN)
-        return x + dropout(self.mlp(self.ln_2(x), keys[3]), self.dropout, keys[2], HIDDEN), cache
+        rate = self.dropout if self.mlp_dropout is None else self.mlp_dropout
+        return x + dropout(self.mlp(self.ln_2(x), keys[3]), rate, keys[2], HIDDEN), cache
 
 
 @dataclasses.dataclass(frozen=True)
@@ -53,6 +59,7 @@ class Layers:
 
     Attributes:
       blocks: one a layer; `(block,) * count` where all are equal, which the stacked layout needs.
+      order: where layers share parameters (ALBERT), which of the blocks each layer is; None: one after the other.
       kinds: which of several sights each layer looks with (local and global attention in turn); None: there is one.
     """
 
@@ -60,6 +67,7 @@ class Layers:
     layout: str = "unrolled"
     remat: str = "none"
     kinds: tuple[int, ...] | None = None
+    order: tuple[int, ...] | None = None
 
     def init(self, key: Array, x: Float[Array, "B T D"], sight: Sight = Sight()) -> dict:
         """The parameters of all layers, in the layout; layer i has the same values in both."""
@@ -78,9 +86,9 @@ class Layers:
 
     def _unroll(self, params, x, sights, cache, key):
         caches = []
-        for i, block in enumerate(self.blocks):
-            sight = sights[self.kinds[i] if self.kinds else 0]
-            x, new = self._layer(block)(params[str(i)], x, sight, None if cache is None else cache[i], fold(key, i))
+        for i, number in enumerate(self.order or range(len(self.blocks))):
+            sight, layer = sights[self.kinds[i] if self.kinds else 0], self._layer(self.blocks[number])
+            x, new = layer(params[str(number)], x, sight, None if cache is None else cache[i], fold(key, i))
             caches.append(new)
         return x, None if cache is None else tuple(caches)
 
@@ -89,11 +97,14 @@ class Layers:
         looks = [lambda *rest, sight=sight: layer(rest[0], rest[1], sight, *rest[2:]) for sight in sights]
 
         def body(x, xs):
-            layer_params, layer_cache, i, kind = xs
+            layer_params, layer_cache, i, kind, number = xs
+            if self.order:  # read inside the loop: gathered before it, every layer would have its copy
+                layer_params = jax.tree.map(lambda leaf: leaf[number], params["stacked"])
             return jax.lax.switch(kind, looks, layer_params, x, layer_cache, fold(key, i))
 
-        kinds = jnp.asarray(self.kinds or (0,) * len(self.blocks), jnp.int32)
-        return jax.lax.scan(body, x, (params["stacked"], cache, jnp.arange(len(self.blocks)), kinds))
+        order = jnp.asarray(self.order or tuple(range(len(self.blocks))), jnp.int32)
+        kinds = jnp.asarray(self.kinds or (0,) * len(order), jnp.int32)
+        return jax.lax.scan(body, x, (None if self.order else params["stacked"], cache, jnp.arange(len(order)), kinds, order))
 
     def _layer(self, block):
         layer = functools.partial(_apply_block, block)

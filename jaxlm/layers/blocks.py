@@ -16,20 +16,26 @@ Hidden = Float[Array, "B T D"]
 
 
 class PostBlock(nn.Module):
-    """norm(x + attention(x)), then norm(x + mlp(x)) (Vaswani et al. 2017, section 3.1)."""
+    """norm(x + attention(x)), then norm(x + mlp(x)) (Vaswani et al. 2017, section 3.1).
+
+    Attributes:
+      dropout: of what is added to x; mlp_dropout: of the mlp's part, where it is another.
+    """
 
     attn: nn.Module
     ln_1: nn.Module
     mlp: nn.Module
     ln_2: nn.Module
     dropout: float = 0.0
+    mlp_dropout: float | None = None
 
     def __call__(self, x: Hidden, sight: Sight, cache: Any = None, key: Array | None = None):
         """Returns x [B, T, D] and the layer's cache."""
         keys = split(key, 4)
         mixed, cache = self.attn(x, sight, cache, keys[0])
         x = self.ln_1(x + dropout(mixed, self.dropout, keys[1], HIDDEN))
-        return self.ln_2(x + dropout(self.mlp(x, keys[3]), self.dropout, keys[2], HIDDEN)), cache
+        rate = self.dropout if self.mlp_dropout is None else self.mlp_dropout
+        return self.ln_2(x + dropout(self.mlp(x, keys[3]), rate, keys[2], HIDDEN)), cache
 
 
 class ParallelBlock(nn.Module):

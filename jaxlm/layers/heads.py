@@ -10,11 +10,12 @@ import flax.linen as nn
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
+from jaxlm.config import choose
 from jaxlm.layers.embed import unembed
 from jaxlm.layers.linear import Constant, Linear, Normal
 from jaxlm.layers.mlp import ACTIVATIONS
-from jaxlm.ops.dropout import dropout
-from jaxlm.sharding import gather
+from jaxlm.ops.dropout import dropout, split
+from jaxlm.sharding import gather, spec
 
 
 class Transform(nn.Module):
@@ -35,12 +36,29 @@ class Transform(nn.Module):
 
 
 class VocabularyLogits(nn.Module):
-    """x table^T + bias: logits over the vocabulary from an embedding table, with a bias of its own."""
+    """x table^T + bias: logits over the vocabulary from an embedding table, with a bias of its own.
+
+    Attributes:
+      rows: V of a table of its own, where none is given (untied embeddings).
+      spare: keep a second bias without a use, as Hugging Face's untied BERT, RoBERTa and ALBERT do.
+    """
+
+    rows: int = 0
+    init_kernel: Any = Normal(0.02)
+    bias: bool = True
+    spare: bool = False
 
     @nn.compact
-    def __call__(self, x: Float[Array, "B T D"], table: Float[Array, "V D"]) -> Float[Array, "B T V"]:
+    def __call__(self, x: Float[Array, "B T D"], table: Float[Array, "V D"] | None = None) -> Float[Array, "B T V"]:
+        if table is None:
+            table = self.param("table", self.init_kernel, (self.rows, x.shape[-1]), jnp.float32, ("vocab", "embed"))
+        if self.spare:
+            self.param("spare", Constant(0.0), (table.shape[0],), jnp.float32, ("vocab",))
+        logits = unembed(x, table)
+        if not self.bias:
+            return logits
         bias = self.param("bias", Constant(0.0), (table.shape[0],), jnp.float32, ("vocab",))
-        return unembed(x, table) + gather(bias, "vocab").astype(jnp.float32)
+        return logits + gather(bias, "vocab").astype(jnp.float32)
 
 
 class Classifier(nn.Module):
@@ -59,6 +77,25 @@ class Classifier(nn.Module):
         return out(x).astype(jnp.float32)
 
 
+class DeepClassifier(nn.Module):
+    """A classifier over activation(x W + b), dropout in front of either matrix (RoBERTa, ELECTRA)."""
+
+    labels: int
+    activation: str
+    dropout: float = 0.0
+    init_kernel: Any = Normal(0.02)
+    dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "... D"], key: Array | None = None) -> Float[Array, "... labels"]:
+        first, last = split(key, 2)
+        free = {"init_kernel": self.init_kernel, "dtype": self.dtype}
+        x = dropout(x, self.dropout, first, ("batch", *[None] * (x.ndim - 1)))
+        x = ACTIVATIONS[self.activation](Linear((x.shape[-1],), ("embed", None), name="dense", **free)(x))
+        x = dropout(x, self.dropout, last, ("batch", *[None] * (x.ndim - 1)))
+        return Linear((self.labels,), ("embed", None), name="out", **free)(x).astype(jnp.float32)
+
+
 VOCABULARY = ("masked-lm", "causal-lm", "pretraining")  # tasks whose logits are over the vocabulary
 POOLED = ("features", "pretraining", "next-sentence", "sequence-classification", "multiple-choice")  # those that read BERT's pooler
 
@@ -69,7 +106,7 @@ class EncoderHeads:
 
     Attributes:
       labels: of both classifications.
-      dropout: before the matrix "classifier".
+      dropout: before the matrix "classifier"; span_dropout: before the matrix "span".
       choices: [B], or [B, C] for multiple choice.
     """
 
@@ -77,6 +114,7 @@ class EncoderHeads:
     dropout: float
     choices: tuple[int, ...]
     init_kernel: Any = Normal(0.02)
+    span_dropout: float = 0.0
 
     def logits(self, task: str, hidden: Float[Array, "B T D"], summary: Float[Array, "B D"] | None, key: Array | None) -> Array | None:
         """Sequence classification [B, labels], multiple choice [B, C] and next sentence [B, 2] from the rows' summaries; token
@@ -93,13 +131,22 @@ class EncoderHeads:
             case "next-sentence":
                 return Classifier(2, name="relation", **free)(summary)
             case "question-answering":
-                return Classifier(2, name="span", **free)(hidden)
+                return Classifier(2, self.span_dropout, name="span", **free)(hidden, key)
         return None
 
 
 def as_rows(*arrays: Array | None) -> list[Array | None]:
     """Multiple choice: arrays [B, C, T] (or None) as [B * C, T], one row a choice."""
     return [None if array is None else array.reshape(-1, array.shape[-1]) for array in arrays]
+
+
+def summary(hidden: Float[Array, "B T D"], mask: Bool[Array, "B T"] | None, pooling: str) -> Float[Array, "B D"]:
+    """Each row's first real token ("cls"), or the mean of its real tokens ("mean"). Raises ConfigError for another pooling."""
+    real = jnp.ones(hidden.shape[:2], bool, out_sharding=spec("batch", None)) if mask is None else mask
+    if choose("classifier_pooling", pooling, ("cls", "mean")) == "cls":
+        real = jnp.arange(hidden.shape[1]) == jnp.argmax(real, axis=1)[:, None]
+    total = jnp.where(real[..., None], hidden, 0).sum(1, dtype=jnp.float32)
+    return (total / jnp.maximum(real.sum(1, keepdims=True), 1)).astype(hidden.dtype)
 
 
 def last_token(hidden: Float[Array, "B T D"], mask: Bool[Array, "B T"] | None) -> Float[Array, "B D"]:

@@ -27,6 +27,17 @@ class Normal:
 
 
 @dataclasses.dataclass(frozen=True)
+class Truncated:
+    """Initializer: normal values of mean 0, none further from it than `cutoff` standard deviations."""
+
+    stddev: float
+    cutoff: float = 2.0
+
+    def __call__(self, key: Array, shape: tuple[int, ...], dtype: Any, axes: tuple[str | None, ...]) -> Array:
+        return self.stddev * jax.random.truncated_normal(key, -self.cutoff, self.cutoff, shape, dtype, out_sharding=spec(*axes))
+
+
+@dataclasses.dataclass(frozen=True)
 class Constant:
     """Initializer: the same value everywhere."""
 

@@ -21,6 +21,7 @@ ACTIVATIONS = {
     "silu": jax.nn.silu,
     "swish": jax.nn.silu,
     "tanh": jnp.tanh,
+    "linear": lambda x: x,
 }
 WIDE = ("batch", None, "mlp")
 

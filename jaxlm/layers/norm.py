@@ -30,6 +30,13 @@ class LayerNorm(nn.Module):
         return y.astype(self.dtype)
 
 
+class Unchanged(nn.Module):
+    """No norm, where a block asks for one."""
+
+    def __call__(self, x: Float[Array, "... D"]) -> Float[Array, "... D"]:
+        return x
+
+
 class RMSNorm(nn.Module):
     """x / sqrt(mean(x^2) + epsilon) * (offset + scale) (Zhang & Sennrich 2019, equation 4).
 

@@ -40,6 +40,13 @@ class Sight:
         return dataclasses.replace(self, **{"mask": mask, **changes})
 
 
+def refuse(family: str, **given: Any) -> None:
+    """Refuse arguments that a family has no use for; None is not given. Raises ValueError, naming the first."""
+    for name, value in given.items():
+        if value is not None:
+            raise ValueError(f"{family} has no use for {name}: leave it out")
+
+
 def encoder_sight(
     tokens: Int[Array, "B T"],
     mask: Bool[Array, "B T"] | None,

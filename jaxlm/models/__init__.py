@@ -11,7 +11,8 @@ is called with tokens, int32 [B, T], and returns an `Output`; the keyword argume
   key          of dropout; None: no dropout
 
 Encoder-decoders take targets, int32 [B, U], after the tokens, and target_mask; `memory`, an earlier `Output.memory`, spares
-them the encoder. Ids outside a table are refused outside jit and give NaN inside.
+them the encoder. Ids outside a table are refused outside jit and give NaN inside. A decoder whose logits have a soft cap says so
+by its property `softcap`: who makes logits of `hidden` and `output_table` asks for it.
 """
 
 import importlib
@@ -22,14 +23,40 @@ import flax.linen as nn
 import jax.numpy as jnp
 
 from jaxlm.config import Compute, choose
+from jaxlm.errors import ConfigError
 from jaxlm.models.output import Dims
 from jaxlm.sharding import spec
 
 # model_type -> (module, class). A new family adds one row.
 FAMILIES = {
+    "transformer": ("jaxlm.models.transformer", "Transformer"),
+    "t5": ("jaxlm.models.t5", "T5"),
+    "mt5": ("jaxlm.models.mt5", "T5"),
+    "bart": ("jaxlm.models.bart", "Bart"),
+    "mbart": ("jaxlm.models.mbart", "MBart"),
+    "marian": ("jaxlm.models.marian", "Marian"),
+    "pegasus": ("jaxlm.models.pegasus", "Pegasus"),
     "bert": ("jaxlm.models.bert", "Bert"),
+    "roberta": ("jaxlm.models.roberta", "Roberta"),
+    "xlm-roberta": ("jaxlm.models.xlm_roberta", "XLMRoberta"),
+    "roberta-prelayernorm": ("jaxlm.models.roberta_prelayernorm", "RobertaPreLayerNorm"),
+    "distilbert": ("jaxlm.models.distilbert", "DistilBert"),
+    "electra": ("jaxlm.models.electra", "Electra"),
+    "albert": ("jaxlm.models.albert", "Albert"),
+    "modernbert": ("jaxlm.models.modernbert", "ModernBert"),
     "gpt2": ("jaxlm.models.gpt2", "GPT2"),
+    "gpt_neox": ("jaxlm.models.gpt_neox", "GPTNeoX"),
+    "opt": ("jaxlm.models.opt", "OPT"),
+    "llama": ("jaxlm.models.llama", "Llama"),
+    "mistral": ("jaxlm.models.mistral", "Mistral"),
+    "mixtral": ("jaxlm.models.mixtral", "Mixtral"),
+    "qwen2": ("jaxlm.models.qwen2", "Qwen2"),
+    "qwen3": ("jaxlm.models.qwen3", "Qwen3"),
+    "gemma2": ("jaxlm.models.gemma2", "Gemma2"),
+    "gemma3_text": ("jaxlm.models.gemma3", "Gemma3"),
 }
+# Known, and not here: why.
+REFUSED = {"gemma3": "is Gemma 3 with images, and there are only its text models (model_type gemma3_text): save its language model alone"}
 # The configuration keys that set the axes which a mesh divides, for messages; a family with other names has its own SETTINGS.
 SETTINGS = {"vocab": "vocab_size", "heads": "num_attention_heads", "kv_heads": "num_key_value_heads"}
 SETTINGS |= {"mlp": "intermediate_size", "embed": "hidden_size"}
@@ -42,6 +69,8 @@ def family(config: Any) -> ModuleType:
 
 def family_named(model_type: str) -> ModuleType:
     """The module of the family with this `model_type`; an unknown one is refused with the nearest."""
+    if model_type in REFUSED:
+        raise ConfigError(f"model_type={model_type!r} {REFUSED[model_type]}")
     return importlib.import_module(FAMILIES[choose("model_type", model_type, FAMILIES)][0])
 
 
@@ -60,8 +89,14 @@ def init_params(model: nn.Module, key: Any, rows: int = 1) -> dict:
     """Fresh parameters; `rows` is how many rows the mesh needs at least."""
     limit = dims(model.config).context
     tokens = jnp.zeros((rows, min(8, limit or 8)), jnp.int32, out_sharding=spec("batch", None))
-    inputs = (tokens, tokens) if "seq2seq-lm" in family(model.config).NAMES.architectures else (tokens,)
+    inputs = (tokens, tokens) if has_decoder(model) else (tokens,)
     return model.init(key, *inputs)["params"]
+
+
+def has_decoder(model: nn.Module) -> bool:
+    """Whether the model has a decoder over an encoder, and so takes targets; T5's "features" are of the encoder alone."""
+    architectures = family(model.config).NAMES.architectures
+    return "seq2seq-lm" in architectures and not architectures[model.task].endswith("EncoderModel")
 
 
 def dims(config: Any) -> Dims:

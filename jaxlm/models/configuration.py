@@ -9,6 +9,7 @@ from typing import Any
 from jaxlm.config import coerce, field_types
 from jaxlm.errors import DataError
 from jaxlm.frozen import Frozen
+from jaxlm.models import rope_keys
 
 # Told anew on the way out, or of no meaning here.
 OURS = ("architectures", "model_type")
@@ -17,7 +18,7 @@ OURS = ("architectures", "model_type")
 def from_json(kind: type, values: dict[str, Any]) -> Any:
     """The Config of this kind; raises DataError for a value of the wrong type, naming the key."""
     names = {field.name for field in dataclasses.fields(kind)}
-    config = kind()
+    config, values = kind(), rope_keys.flat(names, values)
     known = {key: value for key, value in values.items() if key in names - {"extra"}}
     labels = values.get("id2label")
     if "num_labels" in names and "num_labels" not in known and isinstance(labels, dict):
@@ -48,4 +49,4 @@ def to_json(config: Any, architecture: str) -> dict[str, Any]:
     if labels is not None and len(values.get("id2label", (0, 1))) != labels:
         values["id2label"] = {str(i): f"LABEL_{i}" for i in range(labels)}
         values["label2id"] = {f"LABEL_{i}": i for i in range(labels)}
-    return values
+    return rope_keys.nested({field.name for field in dataclasses.fields(config)}, values)

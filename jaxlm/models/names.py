@@ -7,8 +7,9 @@ A table is a tuple of `Row`s, read in both directions: export is the inverse of 
 
 import dataclasses
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from math import prod
+from typing import Any
 
 import numpy as np
 
@@ -26,6 +27,7 @@ class Row:
       transposed: theirs is [outputs, inputs], as torch.nn.Linear keeps it.
       interleaved: fused head by head, [N, 3, H], not one after the other.
       leading: axes of size 1 in front of theirs (Marian's bias is [1, V]).
+      beside: the row holds only where this parameter is there too (T5 calls its matrices otherwise where there is a gate).
     """
 
     theirs: str
@@ -34,6 +36,7 @@ class Row:
     transposed: bool = True
     interleaved: bool = False
     leading: int = 0
+    beside: str | None = None
 
     def shape(self, ours: Sequence[Shape]) -> Shape:
         """The shape of theirs, from those of ours."""
@@ -86,7 +89,10 @@ class Names:
       base: the prefix that a model with a head puts before the names of its body ("bert"); "" where there is none.
       body, heads: the rows of the body, and of all heads.
       tied: name of a tensor that a checkpoint may leave out or repeat -> the name, body or head, that it equals.
-      optional: our paths that a checkpoint of "features" may lack (BERT's pooler): the model then goes without.
+      optional: our paths that a checkpoint may lack (BERT's pooler, for "features" alone; BART's bias): the model then goes without.
+      copies: tied names that a checkpoint repeats where the output embedding is not tied (BART's `embed_tokens`).
+      computed: name of a tensor that the configuration alone decides (fixed positions) -> the function that makes it.
+      unstored: tasks whose class does not write what is computed (Marian's).
       architectures: task -> Hugging Face's class.
     """
 
@@ -96,6 +102,9 @@ class Names:
     heads: tuple[Row, ...] = ()
     tied: Mapping[str, str] = dataclasses.field(default_factory=dict)
     optional: tuple[str, ...] = ()
+    unstored: tuple[str, ...] = ()
+    copies: tuple[str, ...] = ()
+    computed: Mapping[str, Callable[[Any], np.ndarray]] = dataclasses.field(default_factory=dict)
 
 
 SUFFIXES = {
@@ -139,13 +148,15 @@ def same(theirs: str, ours: str, leading: int = 0) -> tuple[Row]:
 
 
 def entries(rows: Sequence[Row], shapes: Mapping[str, Shape]) -> list[Entry]:
-    """The rows that these parameters have, one entry for every layer."""
-    found = []
+    """The rows that these parameters have, one entry for every layer; the first row that fits a parameter counts."""
+    found, taken = [], set()
     for row in rows:
         pattern = re.compile(re.sub(r"\\{(\w)\\}", r"(?P<\1>\\d+)", re.escape(row.ours[0])))
         for path, shape in shapes.items():
-            if match := pattern.fullmatch(path):
+            match = pattern.fullmatch(path)
+            if match and path not in taken and (row.beside is None or row.beside.format(**match.groupdict()) in shapes):
                 found.append(_entry(row, match.groupdict(), shape))
+                taken.update(found[-1].ours)
     return found
 
 

@@ -21,6 +21,7 @@ def token_cross_entropy(
     label_smoothing: float = 0.0,
     z_loss: float = 0.0,
     chunk: int | None = None,
+    softcap: float | None = None,
 ) -> tuple[Float[Array, ""], Float[Array, ""]]:
     """Cross-entropy of softmax(hidden table^T) against labels, with its gradients made in the forward pass.
 
@@ -35,6 +36,7 @@ def token_cross_entropy(
     Args:
       table: the output embedding, in any dtype; products run in hidden's dtype, sums in float32.
       chunk: tokens of a row at a time; T must be its multiple. None: all.
+      softcap: logits are softcap * tanh(hidden table^T / softcap) (Gemma 2).
 
     Returns:
       The weighted sum in nats and the sum of the weights.
@@ -44,7 +46,7 @@ def token_cross_entropy(
         raise ValueError(f"chunk={chunk} does not divide the {T} tokens of a row")
     chunks = 1 if chunk is None else T // chunk
     checked = _checked(labels, weights, table.shape[0])
-    return _cross_entropy(hidden, table, labels, checked, (label_smoothing, z_loss, chunks)), weights.sum()
+    return _cross_entropy(hidden, table, labels, checked, (label_smoothing, z_loss, chunks, softcap)), weights.sum()
 
 
 def _checked(labels: Array, weights: Array, classes: int) -> Array:
@@ -91,15 +93,16 @@ def _in_chunks(x: Array, chunks: int) -> Array:
 
 
 def _chunk_loss(hidden, table, labels, weights, options):
-    smoothing, z_loss, _ = options
+    smoothing, z_loss, _, softcap = options
     flat = hidden.reshape(-1, hidden.shape[-1])
     labels, weights = labels.reshape(-1), weights.reshape(-1)
     table = table.astype(flat.dtype)
     logits = jnp.einsum("nd,vd->nv", flat, table, preferred_element_type=jnp.float32, out_sharding=spec("batch", "vocab"))
+    logits = _capped(logits, softcap)
     normalizer = jax.nn.logsumexp(logits, axis=-1)
     # The label's logit is made again from its row: cheaper than a search through [N, V], and right where V is divided.
     rows = jnp.asarray(replicate(table)).at[labels].get(mode="clip", out_sharding=spec("batch", None))
-    picked = jnp.einsum("nd,nd->n", flat, rows, preferred_element_type=jnp.float32)
+    picked = _capped(jnp.einsum("nd,nd->n", flat, rows, preferred_element_type=jnp.float32), softcap)
     loss = normalizer - (1 - smoothing) * picked
     if smoothing:
         loss = loss - smoothing * logits.mean(-1)
@@ -108,15 +111,22 @@ def _chunk_loss(hidden, table, labels, weights, options):
     return (loss * weights).sum(), (flat, logits, normalizer, labels, weights)
 
 
+def _capped(logits: Array, softcap: float | None) -> Array:
+    return logits if softcap is None else softcap * jnp.tanh(logits / softcap)
+
+
 def _chunk_gradients(hidden, table, labels, weights, options):
-    smoothing, z_loss, _ = options
+    smoothing, z_loss, _, softcap = options
     loss, (flat, logits, normalizer, labels, weights) = _chunk_loss(hidden, table, labels, weights, options)
     probability = jnp.exp(logits - normalizer[:, None])
     if z_loss:
         probability = probability * (1 + 2 * z_loss * normalizer)[:, None]
     hit = jnp.arange(logits.shape[1])[None] == labels[:, None]
     target = jnp.where(hit, 1 - smoothing, 0.0) + smoothing / logits.shape[1]
-    grad_logits = ((probability - target) * weights[:, None]).astype(flat.dtype)
+    grad_logits = (probability - target) * weights[:, None]
+    if softcap is not None:
+        grad_logits = grad_logits * (1 - (logits / softcap) ** 2)
+    grad_logits = grad_logits.astype(flat.dtype)
     grad_hidden = jnp.einsum("nv,vd->nd", grad_logits, table.astype(flat.dtype), out_sharding=spec("batch", None))
     grad_table = jnp.einsum("nv,nd->vd", grad_logits, flat, preferred_element_type=jnp.float32, out_sharding=spec("vocab", None))
     return loss, _as_rows(grad_hidden, hidden.shape), grad_table

@@ -26,6 +26,7 @@ def loss(model: Any, params: Any, batch: Batch, key: Array | None, options: Loss
     out = model.apply({"params": params}, batch["tokens"], segments=batch.get("segments"), key=key)
     table = gather(model.output_table(params).astype(out.hidden.dtype), "vocab", "embed")
     smooth = {"label_smoothing": options.label_smoothing, "z_loss": options.z_loss, "chunk": options.chunk}
+    smooth["softcap"] = getattr(model, "softcap", None)
     return token_cross_entropy(out.hidden, table, batch["targets"], batch["weights"], **smooth)
 
 

@@ -1,15 +1,16 @@
 """The tokenizer as the rest of the house sees it: a protocol, one way to load one, one way to train one.
 
-Read next: `bpe.py` (byte-level BPE), `characters.py`; `../data/prepare.py` is where texts become ids.
+Read next: `bpe.py` (byte-level BPE), `characters.py`, `wordpiece.py`, `gguf_vocabulary.py`; `../data/prepare.py` is where texts become ids.
 """
 
 import difflib
+import shutil
 import typing
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from jaxlm.errors import ConfigError, DataError
-from jaxlm.text import bpe, characters
+from jaxlm.text import bpe, characters, gguf_vocabulary, wordpiece
 
 
 class Tokenizer(typing.Protocol):
@@ -36,15 +37,24 @@ FORMATS = {
     ("tokenizer.json",): bpe.load,
     ("vocab.json", "merges.txt"): bpe.load_vocab_and_merges,
     ("characters.json",): characters.load,
+    ("vocab.txt",): wordpiece.load,
 }
+
+# Further files of published tokenizers.
+PUBLISHED = (
+    "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "chat_template.jinja", "tokenizer.model", "spiece.model",
+    "sentencepiece.bpe.model", "source.spm", "target.spm",
+)  # fmt: skip
 
 
 def load_tokenizer(path: str | Path) -> Tokenizer:
-    """The tokenizer of a folder: `tokenizer.json`, `vocab.json` + `merges.txt`, `characters.json`, or a run directory.
+    """The tokenizer of a folder, by the files of FORMATS; of a run directory; of a GGUF file.
 
     Raises DataError where there is none, or where its files are damaged.
     """
     folder = Path(path).expanduser()
+    if folder.suffix == ".gguf" and folder.is_file():
+        return gguf_vocabulary.load(folder)
     if (folder / "tokenizer").is_dir():
         folder = folder / "tokenizer"
     for names, load in FORMATS.items():
@@ -66,3 +76,15 @@ def train_tokenizer(kind: str, texts: Iterable[str], vocab_size: int) -> Tokeniz
         mend = f"did you mean {near[0]}?" if near else f"the kinds are {', '.join(KINDS)}"
         raise ConfigError(f"unknown tokenizer.kind={kind}: {mend}")
     return KINDS[kind](texts, vocab_size)
+
+
+def save_tokenizer(tokenizer: Tokenizer | str | Path | None, directory: str | Path) -> None:
+    """Save a tokenizer (None: nothing); of a path, the tokenizer files in that folder are copied as they are."""
+    folder = Path(directory)
+    folder.mkdir(parents=True, exist_ok=True)
+    if isinstance(tokenizer, str | Path):
+        for name in (*PUBLISHED, *(name for names in FORMATS for name in names)):
+            if (Path(tokenizer) / name).is_file():
+                shutil.copyfile(Path(tokenizer) / name, folder / name)
+    elif tokenizer is not None:
+        tokenizer.save(folder)

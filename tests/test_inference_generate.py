@@ -9,8 +9,9 @@ import pytest
 
 from jaxlm.errors import ConfigError
 from jaxlm.inference.generate import bucket, generate_text, generate_tokens, sample_texts, stream_text, until
-from jaxlm.models import gpt2, make_model
+from jaxlm.models import bert, electra, gpt2, make_model
 from jaxlm.ops.sampling import Sampling
+from jaxlm.tasks import causal_lm
 from jaxlm.text.characters import train as train_characters
 
 CONFIG = gpt2.Config(vocab_size=29, n_positions=24, n_embd=32, n_layer=2, n_head=4, initializer_range=0.3)
@@ -33,6 +34,38 @@ def by_hand(prompt: list[int], count: int) -> list[int]:
 
 def test_greedy_is_the_whole_forward_pass_token_by_token():
     assert generate_tokens(*made(), np.array([[3, 1, 4, 1, 5]]), max_new_tokens=8).tolist() == [by_hand([3, 1, 4, 1, 5], 8)]
+
+
+SMALL = {"vocab_size": 29, "hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 24}
+BERTS = [kind(**SMALL, max_position_embeddings=24, is_decoder=True, initializer_range=0.3) for kind in (bert.Config, electra.Config)]
+
+
+@functools.cache
+def made_bert(config):
+    """With biases that matter: they begin at 0."""
+    model = make_model(config, task="causal-lm")
+    params = jax.jit(model.init)(jax.random.key(3), jnp.zeros((1, 4), jnp.int32))["params"]
+    params["vocabulary"]["bias"] += jax.random.normal(jax.random.key(4), (29,))
+    return model, params
+
+
+@pytest.mark.parametrize("config", BERTS, ids=lambda config: config.model_type)
+def test_a_decoder_with_a_transform_in_its_head_goes_by_its_logits(config):
+    (model, params), ids = made_bert(config), [3, 1, 4, 1, 5]
+    whole = jax.jit(lambda tokens: model.apply({"params": params}, tokens).logits.argmax(-1))
+    for place in range(4, 10):
+        ids.append(int(whole(jnp.array([ids + [0] * (11 - len(ids))]))[0, place]))
+    assert generate_tokens(model, params, np.array([ids[:5]]), max_new_tokens=6).tolist() == [ids[5:]]
+
+
+@pytest.mark.parametrize("config", BERTS, ids=lambda config: config.model_type)
+def test_the_loss_of_such_a_decoder_is_that_of_its_logits(config):
+    model, params = made_bert(config)
+    tokens, weights = np.array([[3, 1, 4, 1, 5], [9, 2, 6, 5, 3]], np.int32), np.ones((2, 4), np.float32)
+    batch = {"tokens": tokens[:, :-1], "targets": tokens[:, 1:], "weights": weights}
+    log_p = jax.nn.log_softmax(model.apply({"params": params}, batch["tokens"]).logits)
+    want = -np.take_along_axis(np.asarray(log_p), tokens[:, 1:, None], -1).sum()
+    np.testing.assert_allclose(causal_lm.loss(model, params, batch, None)[0], want, rtol=1e-5)
 
 
 def test_prompts_of_unlike_lengths_share_a_batch():

@@ -4,6 +4,7 @@ import dataclasses
 import functools
 import json
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -220,11 +221,44 @@ def test_what_a_decoder_cannot_use_is_refused():
     model = make_model(gpt_neox.Config(**SMALL))
     with pytest.raises(ValueError, match="gpt_neox has no use for token_types"):
         model.init(jax.random.key(0), TOKENS, token_types=TOKENS)
-    both = make_model(gemma3.Config(**LLAMA, head_dim=8, use_bidirectional_attention=True))
-    with pytest.raises(ValueError, match="use_bidirectional_attention"):
-        both.init(jax.random.key(0), TOKENS)
     with pytest.raises(ConfigError, match="gemma3_text"):
         family_named("gemma3")
+
+
+REFUSED = {
+    "opt": {"layer_norm_elementwise_affine": False},
+    "gemma2": {"use_bidirectional_attention": True},
+    "gemma3_text": {"use_bidirectional_attention": True},
+}
+
+
+@pytest.mark.parametrize("model_type", REFUSED)
+def test_variants_that_we_lack_are_refused_when_the_config_is_read(model_type):
+    (key,), kind = REFUSED[model_type], family_named(model_type).Config
+    with pytest.raises(ConfigError, match=f"{model_type}: {key}=.* is not supported"):
+        configuration.from_json(kind, REFUSED[model_type])
+    configuration.from_json(kind, {key: not REFUSED[model_type][key]})
+
+
+WORDS = {
+    "layer_types='chunked_attention' is not known": {"layer_types": ("chunked_attention", "full_attention")},
+    "layer_types names 1 layers and num_hidden_layers=2": {"layer_types": ("full_attention",)},
+    "activation='relu2' is not known": {"hidden_activation": "relu2"},
+    "rope_scaling type='longrope' is not known": {"rope_scaling": Frozen(rope_type="longrope")},
+}
+
+
+@pytest.mark.parametrize("message", WORDS)
+def test_words_of_a_config_that_we_do_not_know_are_refused_before_there_are_weights(message):
+    model = make_model(gemma2.Config(**LLAMA, head_dim=8, **WORDS[message]))
+    with pytest.raises(ConfigError, match=message):
+        jax.eval_shape(lambda: model.init(jax.random.key(0), TOKENS))
+
+
+@pytest.mark.parametrize("model_type", DECODERS)
+def test_a_family_writes_out_its_own_assembly(model_type):
+    kind = type(make_model(family_named(model_type).Config()))
+    assert kind.__bases__ == (nn.Module,) and kind.__module__ == family_named(model_type).__name__
 
 
 GREEDY = {

@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -10,10 +11,14 @@ import pytest
 
 import jaxlm
 from jaxlm.config import Compute
-from jaxlm.errors import ConfigError
-from jaxlm.layers.block import stack, unstack
+from jaxlm.errors import ConfigError, DataError
+from jaxlm.layers.block import HIDDEN, Layers, stack, unstack
+from jaxlm.layers.blocks import Group
 from jaxlm.layers.cache import make_cache
-from jaxlm.models import albert, bert, distilbert, electra, init_params, make_model, modernbert, roberta, roberta_prelayernorm, xlm_roberta
+from jaxlm.layers.linear import Linear, Normal
+from jaxlm.layers.sight import Sight
+from jaxlm.models import albert, bert, distilbert, electra, init_params, make_model, modernbert, roberta, xlm_roberta
+from jaxlm.ops.dropout import dropout
 
 SMALL = {"vocab_size": 64, "hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 24}
 BERT = bert.Config(**SMALL, max_position_embeddings=20)
@@ -89,6 +94,33 @@ def test_an_old_checkpoint_that_repeats_the_tied_decoder_loads(tmp_path):
     jax.tree.map(np.testing.assert_array_equal, jaxlm.load(tmp_path)[1], params_of(model))
 
 
+UNTIED = {"tie_word_embeddings": False}
+
+
+@pytest.mark.parametrize(
+    ("config", "bias"),
+    [(BERT, "cls.predictions.bias"), (ROBERTA, "lm_head.bias"), (albert.Config(**SMALL, embedding_size=8), "predictions.bias")],
+    ids=["bert", "roberta", "albert"],
+)
+def test_an_untied_head_of_transformers_4_has_its_bias_under_one_name(tmp_path, config, bias):
+    from safetensors.numpy import load_file, save_file
+
+    model = make_model(dataclasses.replace(config, **UNTIED))
+    params = params_of(model)
+    jaxlm.save(tmp_path, model, params)
+    tensors = load_file(tmp_path / "model.safetensors")
+    (decoder,) = [name for name in tensors if name.endswith("decoder.bias")]
+    del tensors[decoder]
+    save_file(tensors, tmp_path / "model.safetensors", metadata={"format": "pt"})
+    read = jaxlm.load(tmp_path)[1]
+    np.testing.assert_array_equal(read["decoder"]["bias"], tensors[bias])
+    np.testing.assert_array_equal(read["decoder"]["table"], params["decoder"]["table"])
+    del tensors[decoder.replace("bias", "weight")]
+    save_file(tensors, tmp_path / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(DataError, match="missing .*decoder.weight"):
+        jaxlm.load(tmp_path)
+
+
 def test_features_without_a_pooler_have_none():
     model = make_model(BERT, task="features")
     params = {name: value for name, value in params_of(model).items() if name != "pooler"}
@@ -139,11 +171,19 @@ def test_modernbert_sees_half_a_window_to_either_side_in_a_local_layer():
     assert sees(dataclasses.replace(one, layer_types=("full_attention",))) == list(range(13))
 
 
-def test_modernbert_is_global_in_every_third_layer_from_the_first():
-    kinds = make_model(dataclasses.replace(modernbert.SIZES["modernbert-base"], **SMALL | {"num_hidden_layers": 7}))._layers().kinds
-    assert kinds == (0, 1, 1, 0, 1, 1, 0)
+def layers_of(config, monkeypatch):
+    """The `Layers` that a model makes."""
+    made, kind = [], Layers
+    monkeypatch.setattr(f"jaxlm.models.{config.model_type}.Layers", lambda *parts, **more: made.append(kind(*parts, **more)) or made[-1])
+    jax.eval_shape(lambda: init_params(make_model(config), jax.random.key(0)))
+    return made[0]
+
+
+def test_modernbert_is_global_in_every_third_layer_from_the_first(monkeypatch):
+    deep = dataclasses.replace(modernbert.SIZES["modernbert-base"], **SMALL | {"num_hidden_layers": 7})
+    assert layers_of(deep, monkeypatch).kinds == (0, 1, 1, 0, 1, 1, 0)
     with pytest.raises(ConfigError, match="layer_types='linear_attention' is not known"):
-        make_model(dataclasses.replace(MODERN, layer_types=("linear_attention",) * 3))._layers()
+        layers_of(dataclasses.replace(MODERN, layer_types=("linear_attention",) * 3), monkeypatch)
 
 
 def test_modernbert_pools_real_tokens_on_either_side():
@@ -160,46 +200,35 @@ def test_modernbert_pools_real_tokens_on_either_side():
 ALBERT = albert.Config(**{**SMALL, "num_hidden_layers": 3}, embedding_size=8, num_hidden_groups=2)
 
 
-def test_albert_has_one_set_of_parameters_a_group():
+def test_albert_has_one_set_of_parameters_a_group(monkeypatch):
     assert set(params_of(make_model(ALBERT))["layers"]) == {"0", "1"}
     deeper = dataclasses.replace(ALBERT, num_hidden_layers=6)
     assert count(deeper, "masked-lm") == count(ALBERT, "masked-lm")
-    assert make_model(deeper)._layers().order == (0, 0, 0, 1, 1, 1)
+    assert layers_of(deeper, monkeypatch).order == (0, 0, 0, 1, 1, 1)
 
 
-def test_albert_stacked_equals_unrolled_with_dropout_and_gradients():
-    config = dataclasses.replace(ALBERT, hidden_dropout_prob=0.2, attention_probs_dropout_prob=0.2)
-    plain, stacked = make_model(config), make_model(config, Compute(layout="stacked"))
-    params = params_of(plain)
+class Half(nn.Module):
+    """A small block, quick to compile."""
 
-    def graded(model, params):
-        loss = lambda params: (model.apply({"params": params}, TOKENS, key=jax.random.key(3)).logits ** 2).mean()
+    def setup(self):
+        self.linear = Linear((8,), ("embed", None), init_kernel=Normal(0.3))
+
+    def __call__(self, x, sight, cache=None, key=None):
+        return x + dropout(jnp.tanh(self.linear(x)), 0.3, key, HIDDEN), None
+
+
+def test_shared_layers_stacked_equal_unrolled_with_dropout_and_gradients():
+    x, group = jax.random.normal(jax.random.key(0), (2, 5, 8)), Group((Half(parent=None), Half(parent=None)), parent=None)
+    params = Layers((group,) * 2).init(jax.random.key(1), x)
+
+    def graded(layout, params):
+        layers = Layers((group,) * 2, layout, order=(0, 0, 1))
+        loss = lambda params: (layers.apply(params, x, Sight(), None, jax.random.key(3))[0] ** 2).mean()
         return jax.jit(jax.value_and_grad(loss))(params)
 
-    (one, grads), (other, stacked_grads) = graded(plain, params), graded(stacked, stack(params))
+    (one, grads), (other, stacked_grads) = graded("unrolled", params), graded("stacked", stack(params))
     np.testing.assert_allclose(one, other, rtol=1e-5)
     jax.tree.map(functools.partial(np.testing.assert_allclose, atol=1e-5, rtol=1e-4), grads, unstack(stacked_grads))
-
-
-DECODER = {"is_decoder": True}
-DECODERS = [
-    dataclasses.replace(BERT, **DECODER),
-    dataclasses.replace(ROBERTA, **DECODER),
-    roberta_prelayernorm.Config(**SMALL, max_position_embeddings=20, **DECODER),
-    electra.Config(**SMALL, embedding_size=8, max_position_embeddings=20, **DECODER),
-]
-
-
-@pytest.mark.parametrize("config", DECODERS, ids=lambda config: config.model_type)
-def test_decoders_see_what_stands_before_and_continue_a_cache(config):
-    model = make_model(config, task="causal-lm")
-    whole = run(model, params_of(model), TOKENS).logits
-    np.testing.assert_allclose(run(model, params_of(model), TOKENS[:, :5]).logits, whole[:, :5], atol=1e-5)
-    cache, columns = make_cache(2, (2, 12, 2, 8)), []
-    for start, end in ((0, 4), (4, 5), (5, 6), (6, 9)):
-        out = run(model, params_of(model), TOKENS[:, start:end], cache=cache)
-        cache, columns = out.cache, [*columns, out.logits]
-    np.testing.assert_allclose(np.concatenate(columns, 1), whole, atol=1e-5)
 
 
 @pytest.mark.parametrize("config", [BERT, ROBERTA, ALBERT, MODERN], ids=lambda config: config.model_type)
@@ -214,6 +243,11 @@ def test_an_encoder_refuses_a_cache(config):
 def test_families_without_token_types_refuse_them(config):
     with pytest.raises(ValueError, match=f"{config.model_type} has no use for token_types: leave it out"):
         out_of(config, "masked-lm", token_types=np.zeros_like(TOKENS))
+
+
+def test_an_unknown_activation_is_refused_by_name():
+    with pytest.raises(ConfigError, match="activation='gleu' is not known: did you mean 'gelu'"):
+        jax.eval_shape(lambda: init_params(make_model(dataclasses.replace(BERT, hidden_act="gleu")), jax.random.key(0)))
 
 
 def test_electras_other_summaries_are_refused():

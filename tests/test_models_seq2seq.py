@@ -41,11 +41,22 @@ MASK = np.array([[True] * 7, [True] * 5 + [False] * 2])
 
 @functools.cache
 def made(name, layout="unrolled", task=None):
-    """A small model, and parameters in which every bias is seen."""
+    """A small model and its parameters."""
     model = make_model(CONFIGS[name], Compute(layout=layout), task)
-    params = jax.jit(lambda: init_params(model, jax.random.key(0)))()
-    random = np.random.default_rng(1)
-    return model, jax.tree.map(lambda leaf: leaf + 0.1 * random.standard_normal(leaf.shape, np.float32), params)
+    return model, drawn(model)
+
+
+def drawn(model):
+    """Parameters in which every bias is seen; drawn here, because to compile `init_params` takes longer than all else."""
+    shapes, random = jax.eval_shape(lambda: init_params(model, jax.random.key(0))), np.random.default_rng(1)
+    draw = lambda path, leaf: np.float32(0.2 * random.standard_normal(leaf.shape) + (path[-1].key == "scale"))
+    return jax.tree_util.tree_map_with_path(draw, shapes)
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def run(model, params, *inputs, **arguments):
+    """What the model returns, compiled: op by op, it takes seconds."""
+    return model.apply({"params": params}, *inputs, **arguments)
 
 
 def close(one, other, tolerance=2e-5):
@@ -59,12 +70,11 @@ def test_step_by_step_over_an_encoder_is_the_whole(name, layout):
     model, params = made(name, layout)
     known = dims(model.config)
     cache = make_cache(known.layers, (2, 8, known.kv_heads, known.head_size), layout=layout, cross=True)
-    whole = model.apply({"params": params}, TOKENS, TARGETS, mask=MASK)
-    memory = model.apply({"params": params}, TOKENS, mask=MASK).memory
+    whole = run(model, params, TOKENS, TARGETS, mask=MASK)
+    memory = run(model, params, TOKENS, mask=MASK).memory
     close(memory[MASK], whole.memory[MASK])
-    first = jax.jit(lambda cache, targets: model.apply({"params": params}, None, targets, mask=MASK, memory=memory, cache=cache))
     step = jax.jit(lambda cache, targets: model.apply({"params": params}, None, targets, cache=cache))
-    outs = [first(cache, TARGETS[:, :2])]
+    outs = [run(model, params, None, TARGETS[:, :2], mask=MASK, memory=memory, cache=cache)]
     for t in range(2, 6):
         outs.append(step(outs[-1].cache, TARGETS[:, t : t + 1]))
     assert step._cache_size() == 1
@@ -74,14 +84,14 @@ def test_step_by_step_over_an_encoder_is_the_whole(name, layout):
 @pytest.mark.parametrize("name", CONFIGS)
 def test_packed_pairs_are_as_if_alone(name):
     model, params = made(name)
-    run = jax.jit(lambda tokens, targets, **more: model.apply({"params": params}, tokens, targets, **more).logits)
+    logits = lambda *inputs, **more: run(model, params, *inputs, **more).logits
     parts = (slice(0, 3), slice(0, 4)), (slice(3, 7), slice(4, 6))
     segments, target_segments = np.array([[1, 1, 1, 2, 2, 2, 2]]), np.array([[1, 1, 1, 1, 2, 2]])
-    packed = run(TOKENS[:1], TARGETS[:1], segments=segments, target_segments=target_segments)
+    packed = logits(TOKENS[:1], TARGETS[:1], segments=segments, target_segments=target_segments)
     for source, target in parts:
-        close(packed[:, target], run(TOKENS[:1, source], TARGETS[:1, target]))
+        close(packed[:, target], logits(TOKENS[:1, source], TARGETS[:1, target]))
     with pytest.raises(ValueError, match="both segments and target_segments"):
-        run(TOKENS[:1], TARGETS[:1], segments=segments)
+        logits(TOKENS[:1], TARGETS[:1], segments=segments)
 
 
 def test_what_cannot_be_used_is_refused():
@@ -96,23 +106,32 @@ def test_what_cannot_be_used_is_refused():
     assert not has_decoder(model) and not [path for path in paths(params) if path.startswith("decoder")]
 
 
+@pytest.mark.parametrize(("name", "task"), [*((name, None) for name in CONFIGS), ("bart", "question-answering")])
+def test_a_cache_without_targets_is_refused(name, task):
+    model, params = made(name, task=task)
+    known = dims(model.config)
+    cache = make_cache(known.layers, (2, 8, known.kv_heads, known.head_size), cross=True)
+    with pytest.raises(ValueError, match="without targets has no use for cache: leave it out"):
+        run(model, params, TOKENS, cache=cache)
+
+
 @pytest.mark.parametrize("name", ["bart", "mbart"])
 def test_a_classifier_reads_the_text_twice_and_padding_changes_nothing(name):
     model, params = made(name, task="sequence-classification")
     text = np.array([[5, 6, 7, 2, 9, 2]], np.int32) if name == "mbart" else np.array([[0, 5, 6, 7, 2]], np.int32)
-    alone = model.apply({"params": params}, text).logits
-    given = model.apply({"params": params}, text, shift_right(text, 2)).logits  # 2: BART's start, and here the last token of mBART's text
+    alone = run(model, params, text).logits
+    given = run(model, params, text, shift_right(text, 2)).logits  # 2: BART's start, and here the last token of mBART's text
     close(given, alone)
     blank, real = np.full((1, 2), 1, np.int32), np.ones(text.shape, bool)
     for order in (1, -1):
         rows = np.concatenate([text, blank][::order], 1)
         mask = np.concatenate([real, np.zeros((1, 2), bool)][::order], 1)
-        close(model.apply({"params": params}, rows, mask=mask).logits, alone)
+        close(run(model, params, rows, mask=mask).logits, alone)
 
 
 def test_an_untied_bart_is_written_with_the_copies_that_torch_asks_for(tmp_path):
     model = make_model(dataclasses.replace(CONFIGS["bart"], tie_word_embeddings=False))
-    params = init_params(model, jax.random.key(0))
+    params = drawn(model)
     jaxlm.save(tmp_path / "out", model, params)
     again, loaded = jaxlm.load(tmp_path / "out")
     assert not again.config.tie_word_embeddings
@@ -127,7 +146,7 @@ def test_features_of_a_whole_t5_are_its_encoder(tmp_path):
     model, params = made("t5")
     jaxlm.save(tmp_path / "t5", model, params)
     encoder, loaded = jaxlm.load(tmp_path / "t5", task="features")
-    close(encoder.apply({"params": loaded}, TOKENS, mask=MASK).hidden, model.apply({"params": params}, TOKENS, mask=MASK).memory)
+    close(run(encoder, loaded, TOKENS, mask=MASK).hidden, run(model, params, TOKENS, mask=MASK).memory)
 
 
 def test_bart_without_its_fixed_bias_loads(tmp_path):
@@ -138,7 +157,7 @@ def test_bart_without_its_fixed_bias_loads(tmp_path):
     loaded = jaxlm.load(tmp_path / "bart")[1]
     assert set(loaded) == set(without)
     blank = {**params, "final_logits_bias": jnp.zeros(61)}
-    close(*(model.apply({"params": p}, TOKENS, TARGETS).logits for p in (loaded, blank)))
+    close(*(run(model, p, TOKENS, TARGETS).logits for p in (loaded, blank)))
 
 
 def test_positions_of_pegasus_are_checked(tmp_path):
@@ -164,15 +183,6 @@ def test_buckets_are_those_of_torch(count, far, both):
     np.testing.assert_array_equal(got[0], want.numpy())
 
 
-def test_sinusoids_are_the_equation():
-    table = sinusoids(50, 6)
-    for pos in (0, 1, 49):
-        for i in range(3):
-            angle = pos / 10000 ** (2 * i / 6)
-            np.testing.assert_allclose(table[pos, 2 * i : 2 * i + 2], [np.sin(angle), np.cos(angle)], rtol=1e-6, atol=1e-7)
-    np.testing.assert_array_equal(sinusoids(50, 6, interleaved=False), np.concatenate([table[:, ::2], table[:, 1::2]], 1))
-
-
 @pytest.mark.filterwarnings("ignore")  # torch's own
 @pytest.mark.parametrize("norm", ["post", "pre"])
 def test_the_transformer_is_torchs(norm, tmp_path):
@@ -186,7 +196,7 @@ def test_the_transformer_is_torchs(norm, tmp_path):
     with torch.no_grad():
         for parameter in body.parameters():
             parameter += 0.1 * torch.randn_like(parameter)
-    jaxlm.save(tmp_path / "ours", model, init_params(model, jax.random.key(0)))  # its config.json
+    jaxlm.save(tmp_path / "ours", model, drawn(model))  # its config.json
     from safetensors.torch import load_file, save_file
 
     assert set(load_file(tmp_path / "ours" / "model.safetensors")) == {*body.state_dict(), "source.weight"}
@@ -200,7 +210,7 @@ def test_the_transformer_is_torchs(norm, tmp_path):
     causal = torch.ones(6, 6, dtype=torch.bool).triu(1)
     with torch.no_grad():
         want = body(embed(TOKENS), embed(TARGETS), tgt_mask=causal, tgt_key_padding_mask=~torch.tensor(target_mask), **masks)
-    out = model.apply({"params": params}, TOKENS, TARGETS, mask=MASK, target_mask=target_mask)
+    out = run(model, params, TOKENS, TARGETS, mask=MASK, target_mask=target_mask)
     close(np.asarray(out.hidden)[target_mask], want.numpy()[target_mask], 1e-5)
     close(np.asarray(out.logits)[target_mask], (want @ table.T).numpy()[target_mask], 1e-5)
 
@@ -218,19 +228,13 @@ def test_sizes_have_the_published_number_of_parameters(config, count):
     assert sum(leaf.size for leaf in jax.tree.leaves(shapes)) == count
 
 
-def test_shift_right_begins_every_segment():
-    targets = jnp.array([[5, 6, 7, 8, 9]])
-    assert shift_right(targets, 2).tolist() == [[2, 5, 6, 7, 8]]
-    assert shift_right(targets, 2, jnp.array([[1, 1, 2, 2, 0]])).tolist() == [[2, 5, 2, 7, 2]]
-
-
 def test_scheduled_sampling_replaces_the_share_that_is_asked_for():
     model, params = made("transformer")
     mask = np.array([[True] * 6, [False] * 2 + [True] * 4])
     inputs = {"tokens": TOKENS, "targets": TARGETS, "target_mask": mask}
     sampled = jax.jit(functools.partial(sampled_inputs, model, params, inputs))
     np.testing.assert_array_equal(sampled(0.0, jax.random.key(0)), TARGETS)
-    best = np.asarray(model.apply({"params": params}, **inputs).logits.argmax(-1))
+    best = np.asarray(run(model, params, **inputs).logits.argmax(-1))
     want = np.where(mask & np.pad(mask[:, :-1], ((0, 0), (1, 0))), np.pad(best[:, :-1], ((0, 0), (1, 0))), TARGETS)
     np.testing.assert_array_equal(sampled(1.0, jax.random.key(0)), want)
     free = (want != TARGETS).sum()

@@ -65,10 +65,11 @@ def test_equals_the_formula(name, chunk):
         np.testing.assert_allclose(grad, wanted, atol=1e-5)
 
 
-def test_plain_equals_the_formula_and_weights_are_summed():
+@pytest.mark.parametrize("name", OPTIONS)
+def test_plain_equals_the_formula_and_weights_are_summed(name):
     hidden, table, labels, weights = problem()
-    loss, weight = plain_cross_entropy(hidden @ table.T, labels, weights)
-    np.testing.assert_allclose(loss, expected("plain")[0], rtol=1e-5)
+    loss, weight = plain_cross_entropy(hidden @ table.T, labels, weights, **OPTIONS[name])
+    np.testing.assert_allclose(loss, expected(name)[0], rtol=1e-5)
     assert weight == weights.sum() == token_cross_entropy(hidden, table, labels, weights)[1]
 
 

@@ -139,6 +139,8 @@ def hub(tmp_path, monkeypatch):
 def test_a_name_that_is_no_path_is_looked_up_on_the_hub(hub):
     assert jaxlm.load("owner/bert")[0].task == "masked-lm"
     assert hub.asked == [("owner/bert", "model*.safetensors", False)]
+    (hub.folder / "vocab.txt").write_text("[UNK]\n[CLS]\n[SEP]\nthe")
+    assert jaxlm.load_tokenizer("owner/bert").encode("the") == [1, 3, 2]
     with pytest.raises(DataError, match="the hub does not give it .*check the name") as caught:
         jaxlm.load("owner/other")
     assert "\n" not in str(caught.value)

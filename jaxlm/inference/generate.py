@@ -93,7 +93,10 @@ def _enter(model, tokens, mask, new):
 @functools.partial(jax.jit, static_argnums=(0, 1), donate_argnums=3)
 def _advance(model, sampling, params, cache, tokens, mask, key):
     out = model.apply({"params": params}, tokens, mask=mask, cache=cache)
-    last = unembed(out.hidden[:, -1:], model.output_table(params), getattr(model, "softcap", None))  # not of the whole prompt
+    if getattr(model, "plain_logits", True):
+        last = unembed(out.hidden[:, -1:], model.output_table(params), getattr(model, "softcap", None))  # not of the whole prompt
+    else:
+        last = out.logits[:, -1:]
     return sample(last[:, 0], sampling, key), out.cache
 
 

@@ -10,7 +10,7 @@ from jaxtyping import Array, Float
 
 from jaxlm.layers.block import HIDDEN
 from jaxlm.layers.sight import Sight
-from jaxlm.ops.dropout import dropout, split
+from jaxlm.ops.dropout import dropout, fold, split
 
 Hidden = Float[Array, "B T D"]
 
@@ -36,6 +36,18 @@ class PostBlock(nn.Module):
         x = self.ln_1(x + dropout(mixed, self.dropout, keys[1], HIDDEN))
         rate = self.dropout if self.mlp_dropout is None else self.mlp_dropout
         return self.ln_2(x + dropout(self.mlp(x, keys[3]), rate, keys[2], HIDDEN)), cache
+
+
+class Group(nn.Module):
+    """Blocks one after the other, as one layer (ALBERT); no cache."""
+
+    blocks: tuple[nn.Module, ...]
+
+    def __call__(self, x: Hidden, sight: Sight, cache: None = None, key: Array | None = None):
+        """Returns x [B, T, D] and no cache."""
+        for i, block in enumerate(self.blocks):
+            x, _ = block(x, sight, None, fold(key, i))
+        return x, None
 
 
 class ParallelBlock(nn.Module):

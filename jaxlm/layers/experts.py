@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from jaxlm.layers.linear import Linear, Normal
-from jaxlm.layers.mlp import ACTIVATIONS
+from jaxlm.layers.mlp import activation
 from jaxlm.sharding import gather, spec
 
 
@@ -37,7 +37,7 @@ class Experts(nn.Module):
         # Every expert sees every token, E / chosen times the arithmetic of sorting tokens to their experts: one spelling
         # that any mesh divides by experts, with static shapes and no token dropped. One product sums over the experts.
         wide = lambda kernel: jnp.einsum("btd,edf->btef", x, kernel, out_sharding=spec("batch", None, "experts", None))
-        fed = ACTIVATIONS[self.activation](wide(gate)) * wide(up) * share[..., None]
+        fed = activation(self.activation)(wide(gate)) * wide(up) * share[..., None]
         return jnp.einsum("btef,efd->btd", fed, down, out_sharding=spec("batch", None, None))
 
     def _weight(self, name: str, shape: tuple[int, int], axes: tuple[str | None, str | None]) -> Float[Array, "E in out"]:

@@ -13,7 +13,7 @@ from jaxtyping import Array, Bool, Float
 from jaxlm.config import choose
 from jaxlm.layers.embed import unembed
 from jaxlm.layers.linear import Constant, Linear, Normal
-from jaxlm.layers.mlp import ACTIVATIONS
+from jaxlm.layers.mlp import activation
 from jaxlm.ops.dropout import dropout, split
 from jaxlm.sharding import gather, spec
 
@@ -31,7 +31,7 @@ class Transform(nn.Module):
     @nn.compact
     def __call__(self, x: Float[Array, "... D"]) -> Float[Array, "... E"]:
         dense = Linear((self.width,), ("embed", None), self.bias, self.init_kernel, self.dtype, name="dense")
-        x = ACTIVATIONS[self.activation](dense(x))
+        x = activation(self.activation)(dense(x))
         return x if self.norm is None else self.norm(x)
 
 
@@ -91,7 +91,7 @@ class DeepClassifier(nn.Module):
         first, last = split(key, 2)
         free = {"init_kernel": self.init_kernel, "dtype": self.dtype}
         x = dropout(x, self.dropout, first, ("batch", *[None] * (x.ndim - 1)))
-        x = ACTIVATIONS[self.activation](Linear((x.shape[-1],), ("embed", None), name="dense", **free)(x))
+        x = activation(self.activation)(Linear((x.shape[-1],), ("embed", None), name="dense", **free)(x))
         x = dropout(x, self.dropout, last, ("batch", *[None] * (x.ndim - 1)))
         return Linear((self.labels,), ("embed", None), name="out", **free)(x).astype(jnp.float32)
 

@@ -1,6 +1,7 @@
 """The feed-forward half of a block."""
 
 import functools
+from collections.abc import Callable
 from typing import Any
 
 import flax.linen as nn
@@ -8,6 +9,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from jaxlm.config import choose
 from jaxlm.layers.linear import Linear, Normal
 from jaxlm.ops.dropout import dropout
 
@@ -26,6 +28,11 @@ ACTIVATIONS = {
 WIDE = ("batch", None, "mlp")
 
 
+def activation(name: str) -> Callable[[Array], Array]:
+    """The function of Hugging Face's name. Raises ConfigError for one that is not known."""
+    return ACTIVATIONS[choose("activation", name, ACTIVATIONS)]
+
+
 class Mlp(nn.Module):
     """down(activation(up(x))) (Vaswani et al. 2017, equation 2); dropout, if any, on what `down` reads."""
 
@@ -42,7 +49,7 @@ class Mlp(nn.Module):
         free = {"bias": self.bias, "dtype": self.dtype}
         up = Linear((self.width,), ("embed", "mlp"), init_kernel=self.init_up, name="up", **free)
         down = Linear((x.shape[-1],), ("mlp", "embed"), init_kernel=self.init_down or self.init_up, name="down", **free)
-        return down(dropout(ACTIVATIONS[self.activation](up(x)), self.dropout, key, WIDE))
+        return down(dropout(activation(self.activation)(up(x)), self.dropout, key, WIDE))
 
 
 class GatedMlp(nn.Module):
@@ -62,4 +69,4 @@ class GatedMlp(nn.Module):
         gate = Linear((self.width,), ("embed", "mlp"), init_kernel=self.init_up, name="gate", **free)
         up = Linear((self.width,), ("embed", "mlp"), init_kernel=self.init_up, name="up", **free)
         down = Linear((x.shape[-1],), ("mlp", "embed"), init_kernel=self.init_down or self.init_up, name="down", **free)
-        return down(dropout(ACTIVATIONS[self.activation](gate(x)) * up(x), self.dropout, key, WIDE))
+        return down(dropout(activation(self.activation)(gate(x)) * up(x), self.dropout, key, WIDE))

@@ -1,19 +1,31 @@
-"""The two sides of an encoder-decoder: a pile of layers between two norms, and how the decoder looks at the encoder.
+"""What encoder-decoders are put together of: sides (layers between two norms), the decoder's look at the encoder, heads.
 
-Read next: `models/transformer.py`.
+`make_side` and `label_logits` read the keys that the configurations of BART and its relatives have in common. Read next:
+`models/transformer.py`, `models/bart.py`.
 """
 
 import dataclasses
+from collections.abc import Callable
+from typing import Any
 
 import flax.linen as nn
+import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
-from jaxlm.layers.block import HIDDEN, Layers
+from jaxlm.config import Compute
+from jaxlm.layers.attention import Attention, CrossAttention
+from jaxlm.layers.block import HIDDEN, Block, Layers
+from jaxlm.layers.blocks import CrossBlock, PostBlock, PostCrossBlock
 from jaxlm.layers.cache import layers_of
+from jaxlm.layers.heads import Classifier, DeepClassifier, last_token
+from jaxlm.layers.linear import Constant, Normal
+from jaxlm.layers.mlp import Mlp
+from jaxlm.layers.norm import LayerNorm
 from jaxlm.layers.sight import Cache, Sight
 from jaxlm.ops.attention import Mask
 from jaxlm.ops.dropout import dropout, split
+from jaxlm.sharding import gather
 
 
 class Side(nn.Module):
@@ -49,6 +61,54 @@ class Side(nn.Module):
         return dropout(x, self.last_dropout, keys[2], HIDDEN), layer_caches
 
 
+@dataclasses.dataclass(frozen=True)
+class Style:
+    """Where the norms of a side are, and how its matrices are drawn.
+
+    Attributes:
+      pre_norm: norms before attention and mlp, not after the sum.
+      ln_in, ln_out: whether the embeddings, and the last layer's states, have a norm.
+      epsilon: of all norms.
+      init_attention, init_mlp: initializers.
+    """
+
+    pre_norm: bool
+    ln_in: bool = False
+    ln_out: bool = False
+    epsilon: float = 1e-5
+    init_attention: Any = Normal(0.02)
+    init_mlp: Any = Normal(0.02)
+
+
+def make_side(name: str, config: Any, style: Style, compute: Compute) -> Side:
+    """The "encoder" or "decoder" of a configuration; to be called inside the model.
+
+    Its blocks are values: `parent=None` keeps Flax from making them parts of the module that is being called.
+    """
+    free = {"dtype": jnp.dtype(compute.dtype), "parent": None}
+    count, heads, width = (getattr(config, f"{name}_{key}") for key in ("layers", "attention_heads", "ffn_dim"))
+    ln = lambda: LayerNorm(style.epsilon, **free)
+    attention = lambda kind: kind(
+        heads, config.d_model // heads, None, config.attention_dropout, style.init_attention, implementation=compute.attention, **free
+    )
+    mlp = Mlp(width, config.activation_function, style.init_mlp, dropout=config.activation_dropout, **free)
+    block = make_block(name, style.pre_norm, attention, ln, mlp, config.dropout)
+    layers = Layers((block,) * count, compute.layout, compute.remat)
+    return Side(layers, ln() if style.ln_in else None, ln() if style.ln_out else None, config.dropout, name=name)
+
+
+def make_block(name: str, pre_norm: bool, attention: Callable, ln: Callable, mlp: nn.Module, dropout: float) -> nn.Module:
+    """A block of the "encoder" or "decoder".
+
+    Args:
+      attention: makes one of this class. ln: makes a norm.
+    """
+    parts = {"attn": attention(Attention), "ln_1": ln(), "mlp": mlp, "ln_2": ln(), "dropout": dropout, "parent": None}
+    if name == "encoder":
+        return (Block if pre_norm else PostBlock)(**parts)
+    return (CrossBlock if pre_norm else PostCrossBlock)(**parts, cross=attention(CrossAttention), ln_cross=ln())
+
+
 def see_memory(
     sight: Sight,
     cache: Cache | None,
@@ -71,3 +131,36 @@ def see_memory(
         cache = {**cache, "memory_mask": jnp.ones_like(memory[..., 0], bool) if mask is None else mask}
     seen = Mask(keys=mask, segments=target_segments, key_segments=segments)
     return dataclasses.replace(sight, memory=memory, memory_mask=seen), cache
+
+
+LABELS = ("sequence-classification", "question-answering")  # tasks that read the text on both sides where there are no targets
+
+
+def label_logits(
+    task: str, config: Any, hidden: Float[Array, "B T D"], tokens: Int[Array, "B S"] | None, key: Array | None
+) -> Float[Array, "..."] | None:
+    """The heads of BART and mBART over labels; to be called inside the model.
+
+    "sequence-classification": [B, labels] from the decoder's state at each text's last end of sequence. "question-answering": start
+    and end, [B, T, 2]. Others: None. Raises ValueError where the targets cannot be a text's: then no state is at its end.
+    """
+    free = {"init_kernel": Normal(config.init_std), "dtype": hidden.dtype}
+    if task == "question-answering":
+        return Classifier(2, name="span", **free)(hidden)
+    if task != "sequence-classification":
+        return None
+    if tokens is None or tokens.shape != hidden.shape[:2]:
+        raise ValueError("sequence-classification reads the decoder where a text ends: give no targets, or as many as tokens")
+    summary = last_token(hidden, tokens == config.eos_token_id)
+    return DeepClassifier(config.num_labels, "tanh", config.classifier_dropout, name="classifier", **free)(summary, key)
+
+
+def add_fixed_bias(model: nn.Module, logits: Float[Array, "B T V"]) -> Float[Array, "B T V"]:
+    """Logits plus the model's "final_logits_bias" [V], which takes no gradient, as in Hugging Face's models.
+
+    To be called inside the model; parameters without the bias, as those of some checkpoints, leave the logits as they are.
+    """
+    if not (model.is_initializing() or model.has_variable("params", "final_logits_bias")):
+        return logits
+    bias = model.param("final_logits_bias", Constant(0.0), logits.shape[-1:], jnp.float32, ("vocab",))
+    return logits + jax.lax.stop_gradient(gather(bias, "vocab").astype(jnp.float32))

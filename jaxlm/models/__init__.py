@@ -10,9 +10,13 @@ is called with tokens, int32 [B, T], and returns an `Output`; the keyword argume
   cache        from `layers.cache.make_cache`: the tokens continue it (decoders)
   key          of dropout; None: no dropout
 
-Encoder-decoders take targets, int32 [B, U], after the tokens, and target_mask; `memory`, an earlier `Output.memory`, spares
-them the encoder. Ids outside a table are refused outside jit and give NaN inside. A decoder whose logits have a soft cap says so
-by its property `softcap`: who makes logits of `hidden` and `output_table` asks for it.
+Encoder-decoders take targets, int32 [B, U], the decoder's inputs (`ops.positions.shift_right`), after the tokens, and
+target_mask, target_segments, target_positions; without targets they encode. `memory`, an earlier `Output.memory`, spares them the
+encoder; so does a cache that an earlier call has filled.
+
+Ids outside a table are refused outside jit and give NaN inside. A decoder whose logits have a soft cap says so
+by its property `softcap`: who makes logits of `hidden` and `output_table` asks for it. A model that does more between the two
+(BERT's transform and bias) has `plain_logits = False`: its logits are `Output.logits` alone.
 """
 
 import importlib

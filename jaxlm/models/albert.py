@@ -4,20 +4,26 @@ Read next: `models/distilbert.py`.
 """
 
 import dataclasses
+from typing import Any
 
 import flax.linen as nn
-from jaxtyping import Array, Float
+import jax.numpy as jnp
 
+from jaxlm.config import Compute
 from jaxlm.frozen import Frozen
-from jaxlm.layers.block import Layers
-from jaxlm.layers.blocks import PostBlock
-from jaxlm.layers.heads import VOCABULARY, Classifier, EncoderHeads
-from jaxlm.layers.linear import Linear
-from jaxlm.layers.sight import Sight
+from jaxlm.layers.block import HIDDEN, Layers
+from jaxlm.layers.blocks import Group, PostBlock
+from jaxlm.layers.embed import check_length, lookup
+from jaxlm.layers.encoder import layer_parts, pool, tied_or_own_table, vocabulary_logits
+from jaxlm.layers.heads import VOCABULARY, Classifier, EncoderHeads, Transform, as_rows
+from jaxlm.layers.linear import Linear, Normal
+from jaxlm.layers.norm import LayerNorm
+from jaxlm.layers.sight import encoder_sight, refuse
 from jaxlm.models import bert
-from jaxlm.models.encoder import Encoder, dims
-from jaxlm.models.names import LABELS, Names, classes, linear, norm
-from jaxlm.ops.dropout import fold
+from jaxlm.models.bert import dims
+from jaxlm.models.names import LABELS, Names, classes, linear, norm, tied_vocabulary, vocabulary
+from jaxlm.models.output import Flags, Ids, Key, Output
+from jaxlm.ops.dropout import dropout, split
 
 __all__ = ["NAMES", "SIZES", "Albert", "Config", "dims"]
 
@@ -47,13 +53,6 @@ class Config:
     extra: Frozen = Frozen()
     model_type: str = "albert"
 
-    is_decoder = False  # no field: the assembly's question, answered
-
-    @property
-    def classifier_dropout(self) -> float | None:
-        """BERT's name."""
-        return self.classifier_dropout_prob
-
 
 SIZES = {
     "albert-base-v2": Config(hidden_size=768, num_attention_heads=12, intermediate_size=3072),
@@ -63,45 +62,58 @@ SIZES = {
 }
 
 
-class Group(nn.Module):
-    """Blocks one after the other, as one layer."""
-
-    blocks: tuple[nn.Module, ...]
-
-    def __call__(self, x: Float[Array, "B T D"], sight: Sight, cache: None = None, key: Array | None = None):
-        """Returns x [B, T, D] and no cache."""
-        for i, block in enumerate(self.blocks):
-            x, _ = block(x, sight, None, fold(key, i))
-        return x, None
+POOLED = ("features", "pretraining", "sequence-classification", "multiple-choice")
 
 
-class Albert(Encoder):
-    """The encoder over projected embeddings; layer i of L is that of group i G // L. "relation" says: are the texts in order?"""
+class Albert(nn.Module):
+    """Tokens to hidden states, the pooled first token, and the task's logits, drawn and shaped as in `bert.Bert`.
 
-    pooling = ("features", "pretraining", "sequence-classification", "multiple-choice")
+    Layer i of L is that of group i G // L. "relation" says: are the texts in order?
+    """
 
-    def _embed(self, tokens, token_types, positions, key):
-        word, x = super()._embed(tokens, token_types, positions, key)
-        return word, Linear((self.config.hidden_size,), ("embed", None), name="project", **self._free)(x)
+    config: Config
+    compute: Compute = Compute()
+    task: str = "masked-lm"
+    plain_logits, output_table = False, tied_or_own_table
 
-    def _layers(self) -> Layers:
-        config = self.config
-        group = Group(tuple(self._block() for _ in range(config.inner_group_num)), parent=None)
-        groups, count = config.num_hidden_groups, config.num_hidden_layers
-        order = tuple(int(i / (count / groups)) for i in range(count))
-        return Layers((group,) * groups, self.compute.layout, self.compute.remat, order=order)
+    @nn.compact
+    def __call__(
+        self, tokens: Ids, *, mask: Flags = None, token_types: Ids = None, segments: Ids = None, positions: Ids = None,
+        cache: Any = None, key: Key = None,
+    ) -> Output:  # fmt: skip
+        """The arguments are every family's (`models/__init__.py`); there is no cache."""
+        config, dtype, init = self.config, jnp.dtype(self.compute.dtype), Normal(self.config.initializer_range)
+        table = lambda name, rows, axis=None: self.param(name, init, (rows, config.embedding_size), jnp.float32, (axis, "embed"))
+        refuse(config.model_type, cache=cache)
+        check_length(tokens, config.max_position_embeddings, "max_position_embeddings")
+        choices, keys = tokens.shape[:-1], split(key, 3)
+        tokens, mask, token_types, segments, positions = as_rows(tokens, mask, token_types, segments, positions)
+        sight, positions = encoder_sight(tokens, mask, segments, positions)
 
-    def _block(self) -> PostBlock:
-        return PostBlock(*self._halves(), self.config.hidden_dropout_prob, mlp_dropout=0.0, parent=None)
+        word = table("word", config.vocab_size, "vocab")
+        x = lookup(word, tokens) + lookup(table("position", config.max_position_embeddings), positions)
+        x = x + lookup(table("type", config.type_vocab_size), jnp.zeros_like(tokens) if token_types is None else token_types)
+        x = dropout(LayerNorm(config.layer_norm_eps, dtype, name="ln")(x), config.hidden_dropout_prob, keys[0], HIDDEN)
+        x = Linear((config.hidden_size,), ("embed", None), init_kernel=init, dtype=dtype, name="project")(x)
+        parts = dims(config), config.hidden_act, config.layer_norm_eps, config.attention_probs_dropout_prob, init, self.compute
+        block = lambda: PostBlock(*layer_parts(*parts), config.hidden_dropout_prob, mlp_dropout=0.0, parent=None)
+        group = Group(tuple(block() for _ in range(config.inner_group_num)), parent=None)  # Flax shares what is given twice
+        order = tuple(int(i / (config.num_hidden_layers / config.num_hidden_groups)) for i in range(config.num_hidden_layers))
+        layers = Layers((group,) * config.num_hidden_groups, self.compute.layout, self.compute.remat, order=order)
+        params = self.param("layers", layers.init, x)
+        hidden, _ = layers.apply(params, x, sight, None, keys[1])
 
-    def _heads(self, hidden, pooled, word, choices, key):
-        config = self.config
-        if self.task not in VOCABULARY:
-            return EncoderHeads(config.num_labels, self._rate, choices, self._normal).logits(self.task, hidden, pooled, key), None
-        relation = None
+        pooled, relation = pool(self, POOLED, hidden, init), None
+        rate = config.hidden_dropout_prob if config.classifier_dropout_prob is None else config.classifier_dropout_prob
         if self.task == "pretraining":
-            relation = Classifier(config.num_labels, self._rate, name="relation", **self._free)(pooled, key)
-        return self._vocabulary(hidden, word, config.hidden_act), relation
+            relation = Classifier(config.num_labels, rate, init_kernel=init, dtype=dtype, name="relation")(pooled, keys[2])
+        if self.task in VOCABULARY:
+            ln = LayerNorm(config.layer_norm_eps, dtype, parent=None)
+            x = Transform(config.embedding_size, config.hidden_act, ln, init, dtype, name="transform")(hidden)
+            logits = vocabulary_logits(x, word, config.tie_word_embeddings, init, spare=True)
+        else:
+            logits = EncoderHeads(config.num_labels, rate, choices, init).logits(self.task, hidden, pooled, keys[2])
+        return Output(hidden, logits, pooled, relation)
 
 
 LAYER, OURS = "encoder.albert_layer_groups.{i}.albert_layers.{j}", "layers/{i}/blocks_{j}"
@@ -124,11 +136,11 @@ NAMES = Names(
     heads=(
         *linear("predictions.dense", "transform/dense"),
         *norm("predictions.LayerNorm", "transform/norm"),
-        *bert.vocabulary("predictions.decoder", "predictions.bias"),
+        *vocabulary("predictions.decoder", "predictions.bias"),
         *linear("sop_classifier.classifier", "relation/out"),
         *linear("classifier", "classifier/out"),
         *linear("qa_outputs", "span/out"),
     ),
-    tied=bert.tied("predictions.decoder", "predictions.bias"),
+    tied=tied_vocabulary("predictions.decoder", "predictions.bias"),
     optional=("pooler",),
 )

@@ -4,19 +4,31 @@ Read next: `models/modernbert.py`.
 """
 
 import dataclasses
+from typing import Any
 
+import flax.linen as nn
+import jax.numpy as jnp
+
+from jaxlm.config import Compute
 from jaxlm.frozen import Frozen
-from jaxlm.layers.heads import EncoderHeads, Transform
-from jaxlm.models.bert import vocabulary
-from jaxlm.models.encoder import Encoder, dims
-from jaxlm.models.names import LABELS, Names, classes, linear, norm, same
+from jaxlm.layers.block import HIDDEN, Layers
+from jaxlm.layers.blocks import PostBlock
+from jaxlm.layers.embed import check_length, lookup
+from jaxlm.layers.encoder import layer_parts, tied_or_own_table, vocabulary_logits
+from jaxlm.layers.heads import EncoderHeads, Transform, as_rows
+from jaxlm.layers.linear import Normal
+from jaxlm.layers.norm import LayerNorm
+from jaxlm.layers.sight import encoder_sight, refuse
+from jaxlm.models.names import LABELS, Names, classes, linear, norm, same, vocabulary
+from jaxlm.models.output import Dims, Flags, Ids, Key, Output
+from jaxlm.ops.dropout import dropout, split
 
-__all__ = ["NAMES", "SETTINGS", "SIZES", "Config", "DistilBert", "dims"]
+EPSILON = 1e-12  # of every norm
 
 
 @dataclasses.dataclass(frozen=True)
 class Config:
-    """Hugging Face's config.json of DistilBERT, with BERT's names as properties for the assembly."""
+    """Hugging Face's config.json of DistilBERT."""
 
     vocab_size: int | None = 30522
     max_position_embeddings: int = 512
@@ -35,40 +47,61 @@ class Config:
     extra: Frozen = Frozen()
     model_type: str = "distilbert"
 
-    # What the family leaves no choice about: no fields.
-    layer_norm_eps = 1e-12
-    type_vocab_size = 0
-    is_decoder = False
-
-    hidden_size = property(lambda self: self.dim)
-    num_hidden_layers = property(lambda self: self.n_layers)
-    num_attention_heads = property(lambda self: self.n_heads)
-    intermediate_size = property(lambda self: self.hidden_dim)
-    hidden_act = property(lambda self: self.activation)
-    hidden_dropout_prob = property(lambda self: self.dropout)
-    attention_probs_dropout_prob = property(lambda self: self.attention_dropout)
-
 
 SIZES = {"distilbert-base": Config(), "distilbert-base-multilingual": Config(119547)}
 
 
-class DistilBert(Encoder):
-    """The encoder; classification of rows reads relu(first token W + b), which is `Output.pooled` there."""
+class DistilBert(nn.Module):
+    """Tokens [B, T] (multiple choice: [B, C, T]) to hidden states [B, T, D] and the task's logits, drawn as in `bert.Bert`.
 
-    spare = False
+    Classification of rows reads relu(first token W + b), which is `Output.pooled` there.
+    """
 
-    def _pool(self, hidden, mask):
-        if self.task not in ("sequence-classification", "multiple-choice"):
-            return None
-        return Transform(hidden.shape[-1], "relu", None, self._normal, self._dtype, name="pooler")(hidden[:, 0])
+    config: Config
+    compute: Compute = Compute()
+    task: str = "masked-lm"
+    plain_logits, output_table = False, tied_or_own_table
 
-    def _heads(self, hidden, pooled, word, choices, key):
-        config = self.config
+    @nn.compact
+    def __call__(
+        self, tokens: Ids, *, mask: Flags = None, token_types: Ids = None, segments: Ids = None, positions: Ids = None,
+        cache: Any = None, key: Key = None,
+    ) -> Output:  # fmt: skip
+        """The arguments are every family's (`models/__init__.py`); there are no token types and no cache."""
+        config, dtype, init = self.config, jnp.dtype(self.compute.dtype), Normal(self.config.initializer_range)
+        refuse(config.model_type, token_types=token_types, cache=cache)
+        check_length(tokens, config.max_position_embeddings, "max_position_embeddings")
+        choices, keys = tokens.shape[:-1], split(key, 3)
+        tokens, mask, segments, positions = as_rows(tokens, mask, segments, positions)
+        sight, positions = encoder_sight(tokens, mask, segments, positions)
+
+        word = self.param("word", init, (config.vocab_size, config.dim), jnp.float32, ("vocab", "embed"))
+        position = self.param("position", init, (config.max_position_embeddings, config.dim), jnp.float32, (None, "embed"))
+        x = lookup(word, tokens) + lookup(position, positions)
+        x = dropout(LayerNorm(EPSILON, dtype, name="ln")(x), config.dropout, keys[0], HIDDEN)
+        parts = layer_parts(dims(config), config.activation, EPSILON, config.attention_dropout, init, self.compute)
+        layers = Layers((PostBlock(*parts, config.dropout, parent=None),) * config.n_layers, self.compute.layout, self.compute.remat)
+        params = self.param("layers", layers.init, x)
+        hidden, _ = layers.apply(params, x, sight, None, keys[1])
+
+        pooled, rate = None, config.dropout
+        if self.task in ("sequence-classification", "multiple-choice"):
+            pooled = Transform(config.dim, "relu", None, init, dtype, name="pooler")(hidden[:, 0])
+            rate = config.seq_classif_dropout
         if self.task == "masked-lm":
-            return self._vocabulary(hidden, word, config.activation), None
-        rate = config.dropout if pooled is None else config.seq_classif_dropout
-        heads = EncoderHeads(config.num_labels, rate, choices, self._normal, config.qa_dropout)
-        return heads.logits(self.task, hidden, pooled, key), None
+            ln = LayerNorm(EPSILON, dtype, parent=None)
+            x = Transform(config.dim, config.activation, ln, init, dtype, name="transform")(hidden)
+            logits = vocabulary_logits(x, word, config.tie_word_embeddings, init)
+        else:
+            heads = EncoderHeads(config.num_labels, rate, choices, init, config.qa_dropout)
+            logits = heads.logits(self.task, hidden, pooled, keys[2])
+        return Output(hidden, logits, pooled)
+
+
+def dims(config: Config) -> Dims:
+    """The sizes of the model."""
+    width, heads = config.dim, config.n_heads
+    return Dims(width, config.n_layers, heads, heads, width // heads, config.hidden_dim, config.max_position_embeddings)
 
 
 SETTINGS = {"vocab": "vocab_size", "heads": "n_heads", "kv_heads": "n_heads", "mlp": "hidden_dim", "embed": "dim"}

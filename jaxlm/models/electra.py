@@ -4,15 +4,26 @@ Read next: `models/albert.py`, which shares layers.
 """
 
 import dataclasses
+from typing import Any
 
-from jaxlm.config import choose
+import flax.linen as nn
+import jax.numpy as jnp
+
+from jaxlm.config import Compute, choose
 from jaxlm.frozen import Frozen
-from jaxlm.layers.heads import Classifier, DeepClassifier, EncoderHeads, Transform
-from jaxlm.layers.linear import Linear
+from jaxlm.layers.block import HIDDEN, Layers
+from jaxlm.layers.blocks import PostBlock
+from jaxlm.layers.cache import layers_of, leave
+from jaxlm.layers.embed import check_length, lookup
+from jaxlm.layers.encoder import either_sight, layer_parts, tied_or_own_table, vocabulary_logits
+from jaxlm.layers.heads import Classifier, DeepClassifier, EncoderHeads, Transform, as_rows
+from jaxlm.layers.linear import Linear, Normal
+from jaxlm.layers.norm import LayerNorm
 from jaxlm.models import bert
-from jaxlm.models.encoder import Encoder, dims
-from jaxlm.models.names import LABELS, Names, classes, linear, norm
-from jaxlm.ops.dropout import dropout
+from jaxlm.models.bert import dims
+from jaxlm.models.names import LABELS, Names, classes, linear, norm, vocabulary
+from jaxlm.models.output import Flags, Ids, Key, Output
+from jaxlm.ops.dropout import dropout, split
 
 __all__ = ["NAMES", "SIZES", "Config", "Electra", "dims"]
 
@@ -43,37 +54,64 @@ SIZES = {
 }
 
 
-class Electra(Encoder):
-    """The encoder over projected embeddings. Logits of "pretraining" are [B, T]: is this token a replaced one (above 0)?"""
+class Electra(nn.Module):
+    """Tokens [B, T] (multiple choice: [B, C, T]) to hidden states [B, T, D] and the task's logits, drawn as in `bert.Bert`.
 
-    pooling, spare = (), False
+    Logits of "pretraining" are [B, T]: is this token a replaced one (above 0)?
+    """
 
-    def _embed(self, tokens, token_types, positions, key):
-        config = self.config
-        word, x = super()._embed(tokens, token_types, positions, key)
-        if config.embedding_size == config.hidden_size:
-            return word, x
-        return word, Linear((config.hidden_size,), ("embed", None), name="project", **self._free)(x)
+    config: Config
+    compute: Compute = Compute()
+    task: str = "masked-lm"
+    plain_logits, output_table = False, tied_or_own_table
 
-    def _heads(self, hidden, pooled, word, choices, key):
+    @nn.compact
+    def __call__(
+        self, tokens: Ids, *, mask: Flags = None, token_types: Ids = None, segments: Ids = None, positions: Ids = None,
+        cache: Any = None, key: Key = None,
+    ) -> Output:  # fmt: skip
+        """The arguments are every family's (`models/__init__.py`); a cache with `is_decoder` only."""
+        config, dtype, init = self.config, jnp.dtype(self.compute.dtype), Normal(self.config.initializer_range)
+        table = lambda name, rows, axis=None: self.param(name, init, (rows, config.embedding_size), jnp.float32, (axis, "embed"))
+        check_length(tokens, config.max_position_embeddings, "max_position_embeddings")
+        choices, keys = tokens.shape[:-1], split(key, 3)
+        tokens, mask, token_types, segments, positions = as_rows(tokens, mask, token_types, segments, positions)
+        sight, positions, cache = either_sight(config.is_decoder, tokens, mask, segments, positions, cache)
+
+        word = table("word", config.vocab_size, "vocab")
+        x = lookup(word, tokens) + lookup(table("position", config.max_position_embeddings), positions)
+        x = x + lookup(table("type", config.type_vocab_size), jnp.zeros_like(tokens) if token_types is None else token_types)
+        x = dropout(LayerNorm(config.layer_norm_eps, dtype, name="ln")(x), config.hidden_dropout_prob, keys[0], HIDDEN)
+        if config.embedding_size != config.hidden_size:
+            x = Linear((config.hidden_size,), ("embed", None), init_kernel=init, dtype=dtype, name="project")(x)
+        parts = layer_parts(dims(config), config.hidden_act, config.layer_norm_eps, config.attention_probs_dropout_prob, init, self.compute)
+        block = PostBlock(*parts, config.hidden_dropout_prob, parent=None)
+        layers = Layers((block,) * config.num_hidden_layers, self.compute.layout, self.compute.remat)
+        params = self.param("layers", layers.init, x)
+        hidden, layer_caches = layers.apply(params, x, sight, layers_of(cache), keys[1])
+
+        if self.task in ("masked-lm", "causal-lm"):
+            ln = LayerNorm(config.layer_norm_eps, dtype, parent=None)
+            x = Transform(config.embedding_size, "gelu", ln, init, dtype, name="transform")(hidden)
+            logits = vocabulary_logits(x, word, config.tie_word_embeddings, init)
+        else:
+            logits = self._labels(hidden, choices, {"init_kernel": init, "dtype": dtype}, keys[2])
+        return Output(hidden, logits, cache=leave(cache, layer_caches, tokens.shape[1]))
+
+    def _labels(self, hidden, choices, free, key):
+        """The logits of the tasks that are not over the vocabulary."""
         config = self.config
         match self.task:
             case "pretraining":
-                return DeepClassifier(1, config.hidden_act, name="discriminator", **self._free)(hidden)[..., 0], None
-            case "masked-lm" | "causal-lm":
-                return self._vocabulary(hidden, word, "gelu"), None
+                return DeepClassifier(1, config.hidden_act, name="discriminator", **free)(hidden)[..., 0]
             case "sequence-classification":
-                return DeepClassifier(config.num_labels, "gelu", self._rate, name="sequence", **self._free)(hidden[:, 0], key), None
+                return DeepClassifier(config.num_labels, "gelu", config.head_dropout, name="sequence", **free)(hidden[:, 0], key)
             case "multiple-choice":
-                return Classifier(1, name="classifier", **self._free)(self._summary(hidden[:, 0], key)).reshape(choices), None
-        return EncoderHeads(config.num_labels, self._rate, choices, self._normal).logits(self.task, hidden, None, key), None
-
-    def _summary(self, first, key):
-        config = self.config
-        choose("summary_type", config.summary_type, ("first",))
-        activation = config.summary_activation or "linear"
-        x = Transform(first.shape[-1], activation, None, self._normal, self._dtype, name="summary")(first)
-        return dropout(x, config.summary_last_dropout, key, ("batch", None))
+                choose("summary_type", config.summary_type, ("first",))
+                summary = Transform(config.hidden_size, config.summary_activation or "linear", name="summary", **free)
+                x = dropout(summary(hidden[:, 0]), config.summary_last_dropout, key, ("batch", None))
+                return Classifier(1, name="classifier", **free)(x).reshape(choices)
+        return EncoderHeads(config.num_labels, config.head_dropout, choices, free["init_kernel"]).logits(self.task, hidden, None, key)
 
 
 NAMES = Names(
@@ -83,7 +121,7 @@ NAMES = Names(
     heads=(
         *linear("generator_predictions.dense", "transform/dense"),
         *norm("generator_predictions.LayerNorm", "transform/norm"),
-        *bert.vocabulary("generator_lm_head"),
+        *vocabulary("generator_lm_head"),
         *linear("discriminator_predictions.dense", "discriminator/dense"),
         *linear("discriminator_predictions.dense_prediction", "discriminator/out"),
         *linear("classifier.dense", "sequence/dense"),

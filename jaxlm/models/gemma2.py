@@ -8,7 +8,10 @@ from typing import Any
 
 import flax.linen as nn
 import jax.numpy as jnp
+from jaxtyping import Array, Float
 
+from jaxlm.config import Compute
+from jaxlm.errors import ConfigError
 from jaxlm.frozen import Frozen
 from jaxlm.layers.attention import Attention
 from jaxlm.layers.block import Layers
@@ -16,9 +19,11 @@ from jaxlm.layers.blocks import SandwichBlock
 from jaxlm.layers.cache import layers_of, leave
 from jaxlm.layers.embed import lookup, unembed
 from jaxlm.layers.heads import decoder_logits
+from jaxlm.layers.linear import Normal
 from jaxlm.layers.mlp import GatedMlp
 from jaxlm.layers.norm import RMSNorm
-from jaxlm.layers.sight import Sight, decoder_sight, refuse
+from jaxlm.layers.sight import decoder_sight, refuse
+from jaxlm.layers.windows import kinds, whole_every
 from jaxlm.models import llama
 from jaxlm.models.names import Names, classes, norm
 from jaxlm.models.output import Flags, Ids, Key, Output
@@ -56,6 +61,10 @@ class Config:
     extra: Frozen = Frozen()
     model_type: str = "gemma2"
 
+    def __post_init__(self):
+        if self.use_bidirectional_attention:
+            raise ConfigError(f"{self.model_type}: use_bidirectional_attention=true is not supported: use a model that only looks back")
+
 
 SIZES = {
     "gemma-2-2b": Config(),
@@ -69,13 +78,15 @@ SIZES = {
 }  # fmt: skip
 
 
-class Gemma2(llama.Llama):
+class Gemma2(nn.Module):
     """Tokens [B, T] to hidden states [B, T, D] and the task's logits.
 
     All matrices and tables are drawn from a normal distribution of initializer_range; norms begin at 1, kept as 0.
     """
 
     config: Config
+    compute: Compute = Compute()
+    task: str = "causal-lm"
 
     @nn.compact
     def __call__(
@@ -83,55 +94,45 @@ class Gemma2(llama.Llama):
         cache: Any = None, key: Key = None,
     ) -> Output:  # fmt: skip
         """The arguments are every family's (`models/__init__.py`)."""
-        config, dtype = self.config, jnp.dtype(self.compute.dtype)
-        refuse(config.model_type, token_types=token_types, use_bidirectional_attention=config.use_bidirectional_attention or None)
+        config, dtype, normal = self.config, jnp.dtype(self.compute.dtype), Normal(self.config.initializer_range)
+        refuse(config.model_type, token_types=token_types)
         sight, positions, cache = decoder_sight(tokens, mask, segments, positions, cache)
-        sights, kinds = self._sights(sight.but(rotation=rotation(positions, rotary(config))), positions)
+        whole = sight.but(rotation=rotation(positions, rotary(config)))
+        windowed = whole.but(window=config.sliding_window)
+        seen = kinds(config.layer_types or whole_every(2, config.num_hidden_layers), config.num_hidden_layers)
 
-        table = self._table("embed")
+        table = self.param("embed", normal, (config.vocab_size, config.hidden_size), jnp.float32, ("vocab", "embed"))
         x = lookup(table, tokens).astype(dtype) * jnp.asarray(config.hidden_size**0.5, dtype)
-        layers = Layers((self._block(dtype),) * config.num_hidden_layers, self.compute.layout, self.compute.remat, kinds)
+        layers = Layers((self._block(normal, dtype),) * config.num_hidden_layers, self.compute.layout, self.compute.remat, seen)
         params = self.param("layers", layers.init, x)
-        x, layer_caches = layers.apply(params, x, sights, layers_of(cache), key)
+        x, layer_caches = layers.apply(params, x, (whole, windowed), layers_of(cache), key)
         hidden = RMSNorm(config.rms_norm_eps, dtype, 1.0, name="norm")(x)
 
         if not config.tie_word_embeddings and self.task == "causal-lm":
-            table = self._table("lm_head")
+            table = self.param("lm_head", normal, table.shape, jnp.float32, ("vocab", "embed"))
         if self.task == "causal-lm":
             logits = unembed(hidden, table, self.softcap)
         else:
             logits = decoder_logits(self.task, hidden, table, config.num_labels, mask, dtype)
         return Output(hidden, logits, cache=leave(cache, layer_caches, tokens.shape[1]))
 
+    def output_table(self, params: dict) -> Float[Array, "V D"]:
+        """The output embedding: logits are hidden @ table^T."""
+        return params["embed"] if self.config.tie_word_embeddings else params["lm_head"]
+
     @property
     def softcap(self) -> float | None:
         """Logits over the vocabulary are softcap * tanh(hidden @ table^T / softcap)."""
         return self.config.final_logit_softcapping
 
-    def _sights(self, sight: Sight, positions: Ids) -> tuple[tuple[Sight, ...], tuple[int, ...]]:
-        """Whole and windowed attention, and which of them each layer takes."""
-        return (sight, sight.but(window=self.config.sliding_window)), self._kinds(2)
-
-    def _kinds(self, period: int) -> tuple[int, ...]:
-        layers = range(self.config.num_hidden_layers)
-        names = self.config.layer_types or tuple("sliding_attention" if (i + 1) % period else "full_attention" for i in layers)
-        return tuple(int(name == "sliding_attention") for name in names)
-
-    def _block(self, dtype: Any) -> SandwichBlock:
-        config = self.config
-        mlp = GatedMlp(config.intermediate_size, config.hidden_activation, self._normal(), dtype=dtype, parent=None)
-        ln_1, ln_1_out, ln_2, ln_2_out = (self._norm(dtype) for _ in range(4))
-        return SandwichBlock(ln_1, self._attention(dtype), ln_1_out, ln_2, mlp, ln_2_out, parent=None)
-
-    def _attention(self, dtype: Any) -> Attention:
-        return self._scaled(dtype, softcap=self.config.attn_logit_softcapping)
-
-    def _scaled(self, dtype: Any, **more: Any) -> Attention:
-        bias, scale = self.config.attention_bias, self.config.query_pre_attn_scalar**-0.5
-        return self._heads(dtype, bias=bias, out_bias=bias, scale=scale, **more)
-
-    def _norm(self, dtype: Any) -> RMSNorm:
-        return RMSNorm(self.config.rms_norm_eps, dtype, 1.0, parent=None)
+    def _block(self, normal: Normal, dtype: Any) -> SandwichBlock:
+        config, known, free = self.config, dims(self.config), {"dtype": dtype, "parent": None}
+        ln_1, ln_1_out, ln_2, ln_2_out = (RMSNorm(config.rms_norm_eps, offset=1.0, **free) for _ in range(4))
+        parts = {"dropout": config.attention_dropout, "init_kernel": normal, "implementation": self.compute.attention}
+        parts |= {"bias": config.attention_bias, "out_bias": config.attention_bias, "scale": config.query_pre_attn_scalar**-0.5}
+        attn = Attention(known.heads, known.head_size, known.kv_heads, softcap=config.attn_logit_softcapping, **parts, **free)
+        mlp = GatedMlp(config.intermediate_size, config.hidden_activation, normal, **free)
+        return SandwichBlock(ln_1, attn, ln_1_out, ln_2, mlp, ln_2_out, parent=None)
 
 
 dims = llama.dims

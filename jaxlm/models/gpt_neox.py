@@ -78,21 +78,21 @@ class GPTNeoX(nn.Module):
         cache: Any = None, key: Key = None,
     ) -> Output:  # fmt: skip
         """The arguments are every family's (`models/__init__.py`)."""
-        config, dtype = self.config, jnp.dtype(self.compute.dtype)
+        config, dtype, normal = self.config, jnp.dtype(self.compute.dtype), Normal(self.config.initializer_range)
         refuse(config.model_type, token_types=token_types)
         sight, positions, cache = decoder_sight(tokens, mask, segments, positions, cache)
         sight = sight.but(rotation=rotation(positions, rotary(config)))
 
-        table = self._table("embed")
+        table = self.param("embed", normal, (config.vocab_size, config.hidden_size), jnp.float32, ("vocab", "embed"))
         x = lookup(table, tokens).astype(dtype)
         x = dropout(x, config.hidden_dropout, fold(key, config.num_hidden_layers), HIDDEN)
-        layers = Layers((self._block(dtype),) * config.num_hidden_layers, self.compute.layout, self.compute.remat)
+        layers = Layers((self._block(normal, dtype),) * config.num_hidden_layers, self.compute.layout, self.compute.remat)
         params = self.param("layers", layers.init, x)
         x, layer_caches = layers.apply(params, x, sight, layers_of(cache), key)
         hidden = LayerNorm(config.layer_norm_eps, dtype, name="norm")(x)
 
         if not config.tie_word_embeddings and self.task == "causal-lm":
-            table = self._table("lm_head")
+            table = self.param("lm_head", normal, table.shape, jnp.float32, ("vocab", "embed"))
         logits = decoder_logits(self.task, hidden, table, config.num_labels, mask, dtype)
         return Output(hidden, logits, cache=leave(cache, layer_caches, tokens.shape[1]))
 
@@ -100,22 +100,15 @@ class GPTNeoX(nn.Module):
         """The output embedding: logits are hidden @ table^T."""
         return params["embed"] if self.config.tie_word_embeddings else params["lm_head"]
 
-    def _block(self, dtype: Any) -> nn.Module:
+    def _block(self, normal: Normal, dtype: Any) -> nn.Module:
         config, known, free = self.config, dims(self.config), {"dtype": dtype, "parent": None}
         ln_1, ln_2 = (LayerNorm(config.layer_norm_eps, **free) for _ in range(2))
         parts = {"bias": config.attention_bias, "out_bias": config.attention_bias}
-        parts |= {"dropout": config.attention_dropout, "init_kernel": self._normal(), "implementation": self.compute.attention}
+        parts |= {"dropout": config.attention_dropout, "init_kernel": normal, "implementation": self.compute.attention}
         attn = Attention(known.heads, known.head_size, **parts, **free)
         order = ParallelBlock if config.use_parallel_residual else Block
-        mlp = Mlp(known.mlp, config.hidden_act, self._normal(), **free)
+        mlp = Mlp(known.mlp, config.hidden_act, normal, **free)
         return order(ln_1, attn, ln_2, mlp, config.hidden_dropout, parent=None)
-
-    def _table(self, name: str) -> Array:
-        shape = (self.config.vocab_size, self.config.hidden_size)
-        return self.param(name, self._normal(), shape, jnp.float32, ("vocab", "embed"))
-
-    def _normal(self) -> Normal:
-        return Normal(self.config.initializer_range)
 
 
 def rotary(config: Config) -> Rotary:

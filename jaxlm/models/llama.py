@@ -20,7 +20,7 @@ from jaxlm.layers.heads import decoder_logits
 from jaxlm.layers.linear import Normal
 from jaxlm.layers.mlp import GatedMlp
 from jaxlm.layers.norm import RMSNorm
-from jaxlm.layers.sight import Sight, decoder_sight, refuse
+from jaxlm.layers.sight import decoder_sight, refuse
 from jaxlm.models.names import Names, classes, linear, norm, same
 from jaxlm.models.output import Dims, Flags, Ids, Key, Output
 from jaxlm.models.rope_keys import rotary
@@ -81,20 +81,20 @@ class Llama(nn.Module):
         cache: Any = None, key: Key = None,
     ) -> Output:  # fmt: skip
         """The arguments are every family's (`models/__init__.py`)."""
-        config, dtype = self.config, jnp.dtype(self.compute.dtype)
+        config, dtype, normal = self.config, jnp.dtype(self.compute.dtype), Normal(self.config.initializer_range)
         refuse(config.model_type, token_types=token_types)
         sight, positions, cache = decoder_sight(tokens, mask, segments, positions, cache)
-        sights, kinds = self._sights(sight.but(rotation=rotation(positions, rotary(config))))
+        sight = sight.but(rotation=rotation(positions, rotary(config)))
 
-        table = self._table("embed")
+        table = self.param("embed", normal, (config.vocab_size, config.hidden_size), jnp.float32, ("vocab", "embed"))
         x = lookup(table, tokens).astype(dtype)
-        layers = Layers((self._block(dtype),) * config.num_hidden_layers, self.compute.layout, self.compute.remat, kinds)
+        layers = Layers((self._block(normal, dtype),) * config.num_hidden_layers, self.compute.layout, self.compute.remat)
         params = self.param("layers", layers.init, x)
-        x, layer_caches = layers.apply(params, x, sights, layers_of(cache), key)
+        x, layer_caches = layers.apply(params, x, sight, layers_of(cache), key)
         hidden = RMSNorm(config.rms_norm_eps, dtype, name="norm")(x)
 
         if not config.tie_word_embeddings and self.task == "causal-lm":
-            table = self._table("lm_head")
+            table = self.param("lm_head", normal, table.shape, jnp.float32, ("vocab", "embed"))
         logits = decoder_logits(self.task, hidden, table, config.num_labels, mask, dtype)
         return Output(hidden, logits, cache=leave(cache, layer_caches, tokens.shape[1]))
 
@@ -102,31 +102,15 @@ class Llama(nn.Module):
         """The output embedding: logits are hidden @ table^T."""
         return params["embed"] if self.config.tie_word_embeddings else params["lm_head"]
 
-    def _sights(self, sight: Sight) -> tuple[tuple[Sight, ...], tuple[int, ...] | None]:
-        return (sight,), None  # what layers look with, and which of it each takes
-
-    def _block(self, dtype: Any) -> Block:
-        ln_1, ln_2 = (RMSNorm(self.config.rms_norm_eps, dtype, parent=None) for _ in range(2))
-        return Block(ln_1, self._attention(dtype), ln_2, self._mlp(dtype), parent=None)
-
-    def _attention(self, dtype: Any) -> Attention:
-        return self._heads(dtype, bias=self.config.attention_bias, out_bias=self.config.attention_bias)
-
-    def _heads(self, dtype: Any, **more: Any) -> Attention:
-        known, free = dims(self.config), {"dtype": dtype, "parent": None}
-        parts = {"dropout": self.config.attention_dropout, "init_kernel": self._normal(), "implementation": self.compute.attention}
-        return Attention(known.heads, known.head_size, known.kv_heads, **parts, **more, **free)
-
-    def _mlp(self, dtype: Any) -> nn.Module:
-        config = self.config
-        return GatedMlp(config.intermediate_size, config.hidden_act, self._normal(), bias=config.mlp_bias, dtype=dtype, parent=None)
-
-    def _table(self, name: str) -> Array:
-        shape = (self.config.vocab_size, self.config.hidden_size)
-        return self.param(name, self._normal(), shape, jnp.float32, ("vocab", "embed"))
-
-    def _normal(self) -> Normal:
-        return Normal(self.config.initializer_range)
+    def _block(self, normal: Normal, dtype: Any) -> Block:
+        config, known, free = self.config, dims(self.config), {"dtype": dtype, "parent": None}
+        ln_1, ln_2 = (RMSNorm(config.rms_norm_eps, **free) for _ in range(2))
+        parts = {"dropout": config.attention_dropout, "init_kernel": normal, "implementation": self.compute.attention}
+        attn = Attention(
+            known.heads, known.head_size, known.kv_heads, bias=config.attention_bias, out_bias=config.attention_bias, **parts, **free
+        )
+        mlp = GatedMlp(config.intermediate_size, config.hidden_act, normal, bias=config.mlp_bias, **free)
+        return Block(ln_1, attn, ln_2, mlp, parent=None)
 
 
 def dims(config: Any) -> Dims:

@@ -7,11 +7,25 @@ import dataclasses
 from typing import Any
 
 import flax.linen as nn
+import jax.numpy as jnp
+from jaxtyping import Array, Float
 
+from jaxlm.config import Compute
 from jaxlm.frozen import Frozen
+from jaxlm.layers.attention import Attention
+from jaxlm.layers.block import Block, Layers
+from jaxlm.layers.cache import layers_of, leave
+from jaxlm.layers.embed import lookup
 from jaxlm.layers.experts import Experts
+from jaxlm.layers.heads import decoder_logits
+from jaxlm.layers.linear import Normal
+from jaxlm.layers.norm import RMSNorm
+from jaxlm.layers.sight import decoder_sight, refuse
 from jaxlm.models import llama, mistral
 from jaxlm.models.names import Names, Row, classes, linear
+from jaxlm.models.output import Flags, Ids, Key, Output
+from jaxlm.models.rope_keys import rotary
+from jaxlm.ops.rotary import rotation
 
 
 @dataclasses.dataclass(frozen=True)
@@ -50,15 +64,48 @@ SIZES = {
 }  # fmt: skip
 
 
-class Mixtral(mistral.Mistral):
-    """Tokens [B, T] to hidden states [B, T, D] and the task's logits, as `Llama`."""
+class Mixtral(nn.Module):
+    """Tokens [B, T] to hidden states [B, T, D] and the task's logits, initialized as `Llama`."""
 
     config: Config
+    compute: Compute = Compute()
+    task: str = "causal-lm"
 
-    def _mlp(self, dtype: Any) -> nn.Module:
-        config = self.config
+    @nn.compact
+    def __call__(
+        self, tokens: Ids, *, mask: Flags = None, token_types: Ids = None, segments: Ids = None, positions: Ids = None,
+        cache: Any = None, key: Key = None,
+    ) -> Output:  # fmt: skip
+        """The arguments are every family's (`models/__init__.py`)."""
+        config, dtype, normal = self.config, jnp.dtype(self.compute.dtype), Normal(self.config.initializer_range)
+        refuse(config.model_type, token_types=token_types)
+        sight, positions, cache = decoder_sight(tokens, mask, segments, positions, cache)
+        sight = sight.but(window=config.sliding_window, rotation=rotation(positions, rotary(config)))
+
+        table = self.param("embed", normal, (config.vocab_size, config.hidden_size), jnp.float32, ("vocab", "embed"))
+        x = lookup(table, tokens).astype(dtype)
+        layers = Layers((self._block(normal, dtype),) * config.num_hidden_layers, self.compute.layout, self.compute.remat)
+        params = self.param("layers", layers.init, x)
+        x, layer_caches = layers.apply(params, x, sight, layers_of(cache), key)
+        hidden = RMSNorm(config.rms_norm_eps, dtype, name="norm")(x)
+
+        if not config.tie_word_embeddings and self.task == "causal-lm":
+            table = self.param("lm_head", normal, table.shape, jnp.float32, ("vocab", "embed"))
+        logits = decoder_logits(self.task, hidden, table, config.num_labels, mask, dtype)
+        return Output(hidden, logits, cache=leave(cache, layer_caches, tokens.shape[1]))
+
+    def output_table(self, params: dict) -> Float[Array, "V D"]:
+        """The output embedding: logits are hidden @ table^T."""
+        return params["embed"] if self.config.tie_word_embeddings else params["lm_head"]
+
+    def _block(self, normal: Normal, dtype: Any) -> Block:
+        config, known, free = self.config, dims(self.config), {"dtype": dtype, "parent": None}
+        ln_1, ln_2 = (RMSNorm(config.rms_norm_eps, **free) for _ in range(2))
+        parts = {"dropout": config.attention_dropout, "init_kernel": normal, "implementation": self.compute.attention}
+        attn = Attention(known.heads, known.head_size, known.kv_heads, bias=False, out_bias=False, **parts, **free)
         experts = (config.num_local_experts, config.num_experts_per_tok, config.intermediate_size)
-        return Experts(*experts, config.hidden_act, self._normal(), dtype, parent=None)
+        mlp = Experts(*experts, config.hidden_act, normal, **free)
+        return Block(ln_1, attn, ln_2, mlp, parent=None)
 
 
 dims = llama.dims

@@ -1,23 +1,27 @@
 """ModernBERT (Warner et al. 2024): a pre-norm encoder with rotary positions, gated mlps, and local and global attention in turn."""
 
 import dataclasses
+from typing import Any
 
+import flax.linen as nn
 import jax.numpy as jnp
 
-from jaxlm.config import choose
+from jaxlm.config import Compute
 from jaxlm.frozen import Frozen
 from jaxlm.layers.attention import Attention
 from jaxlm.layers.block import HIDDEN, Block, Layers
 from jaxlm.layers.embed import lookup
-from jaxlm.layers.heads import EncoderHeads, Transform, summary
+from jaxlm.layers.encoder import tied_or_own_table, vocabulary_logits
+from jaxlm.layers.heads import EncoderHeads, Transform, as_rows, summary
 from jaxlm.layers.linear import Truncated
 from jaxlm.layers.mlp import GatedMlp
-from jaxlm.layers.norm import Unchanged
+from jaxlm.layers.norm import LayerNorm, Unchanged
 from jaxlm.layers.sight import encoder_sight, refuse
-from jaxlm.models.bert import vocabulary
-from jaxlm.models.encoder import Encoder, dims
-from jaxlm.models.names import LABELS, Names, classes, linear, norm, same
-from jaxlm.ops.dropout import dropout
+from jaxlm.layers.windows import WHOLE, WINDOW, kinds
+from jaxlm.models.bert import dims
+from jaxlm.models.names import LABELS, Names, classes, linear, norm, same, vocabulary
+from jaxlm.models.output import Flags, Ids, Key, Output
+from jaxlm.ops.dropout import dropout, split
 from jaxlm.ops.rotary import Rotary, rotation
 
 
@@ -56,73 +60,69 @@ class Config:
     num_labels: int = 2
     extra: Frozen = Frozen()
     model_type: str = "modernbert"
-    layer_norm_eps = property(lambda self: self.norm_eps)  # BERT's name
 
 
 LARGE = {"hidden_size": 1024, "intermediate_size": 2624, "num_hidden_layers": 28, "num_attention_heads": 16}
 SIZES = {"modernbert-base": Config(), "modernbert-large": Config(**LARGE)}
 
 
-class ModernBert(Encoder):
-    """The encoder with global sight in some layers, and every head on a transform of its own; no token types, no pooler.
+class ModernBert(nn.Module):
+    """Tokens to hidden states and the task's logits, every head on a transform of its own; `pooled` is what classifiers read.
 
+    A local layer with local_attention 128 sees 64 tokens to either side, beside the token itself.
     Truncated normal weights: initializer_range; o, down, transform, decoder: / sqrt(2 num_hidden_layers); classifier: D ** -0.5.
     """
 
-    pooling, spare, final_norm = ("sequence-classification", "multiple-choice"), False, True
+    config: Config
+    compute: Compute = Compute()
+    task: str = "masked-lm"
+    plain_logits, output_table = False, tied_or_own_table
 
-    def _see(self, tokens, mask, segments, positions, cache):
-        config, (sight, positions) = self.config, encoder_sight(tokens, mask, segments, positions)
-        refuse(config.model_type, cache=cache)
+    @nn.compact
+    def __call__(
+        self, tokens: Ids, *, mask: Flags = None, token_types: Ids = None, segments: Ids = None, positions: Ids = None,
+        cache: Any = None, key: Key = None,
+    ) -> Output:  # fmt: skip
+        """The arguments are every family's (`models/__init__.py`); there are no token types and no cache."""
+        config, dtype = self.config, jnp.dtype(self.compute.dtype)
+        refuse(config.model_type, token_types=token_types, cache=cache)
+        choices, keys = tokens.shape[:-1], split(key, 3)
+        tokens, mask, segments, positions = as_rows(tokens, mask, segments, positions)
+        sight, positions = encoder_sight(tokens, mask, segments, positions)
         turned = lambda theta, scaling: rotation(positions, Rotary(dims(config).head_size, theta, config.max_position_embeddings, scaling))
-        near = config.local_rope_theta or config.global_rope_theta
-        whole, local = turned(config.global_rope_theta, config.rope_scaling), turned(near, None)
-        # A window of 128 sees 64 to either side, beside the token itself.
-        return (sight.but(rotation=whole), sight.but(window=config.local_attention // 2 + 1, rotation=local)), positions, None
+        far, near = config.global_rope_theta, config.local_rope_theta or config.global_rope_theta
+        whole = sight.but(rotation=turned(far, config.rope_scaling))
+        local = sight.but(window=config.local_attention // 2 + 1, rotation=turned(near, None))
+        named = [WINDOW if i % config.global_attn_every_n_layers else WHOLE for i in range(config.num_hidden_layers)]
+        seen = kinds(config.layer_types or named, config.num_hidden_layers)
 
-    def _embed(self, tokens, token_types, positions, key):
-        config = self.config
-        refuse(config.model_type, token_types=token_types)
-        word = self.param("word", self._normal, (config.vocab_size, config.hidden_size), jnp.float32, ("vocab", "embed"))
-        return word, dropout(self._norm(name="ln")(lookup(word, tokens)), config.embedding_dropout, key, HIDDEN)
+        stddevs = config.initializer_range, config.initializer_range * (2 * config.num_hidden_layers) ** -0.5
+        init, into = (Truncated(stddev, config.initializer_cutoff_factor) for stddev in stddevs)
+        ln = lambda **names: LayerNorm(config.norm_eps, dtype, config.norm_bias, **names)
+        word = self.param("word", init, (config.vocab_size, config.hidden_size), jnp.float32, ("vocab", "embed"))
+        x = dropout(ln(name="ln")(lookup(word, tokens)), config.embedding_dropout, keys[0], HIDDEN)
+        blocks = tuple(self._block(i, ln, init, into) for i in range(config.num_hidden_layers))
+        layers = Layers(blocks, self.compute.layout, self.compute.remat, seen)
+        params = self.param("layers", layers.init, x)
+        hidden = ln(name="ln_f")(layers.apply(params, x, (whole, local), None, keys[1])[0])
 
-    def _layers(self) -> Layers:
-        config, places, kinds = self.config, range(self.config.num_hidden_layers), ("full_attention", "sliding_attention")
-        named = config.layer_types or [kinds[bool(i % config.global_attn_every_n_layers)] for i in places]
-        seen = tuple(kinds.index(choose("layer_types", name, kinds)) for name in named)
-        return Layers(tuple(map(self._block, places)), self.compute.layout, self.compute.remat, seen)
-
-    def _block(self, layer: int) -> Block:
-        config, free = self.config, {"dtype": self._dtype, "parent": None}
-        parts = {"dropout": config.attention_dropout, "bias": config.attention_bias, "out_bias": config.attention_bias}
-        parts |= {"init_kernel": self._normal, "init_out": self._into, "implementation": self.compute.attention}
-        attn = Attention(config.num_attention_heads, dims(config).head_size, **parts, **free)
-        parts = {"bias": config.mlp_bias, "dropout": config.mlp_dropout}
-        mlp = GatedMlp(config.intermediate_size, config.hidden_activation, self._normal, self._into, **parts, **free)
-        ln_1 = self._norm(parent=None) if layer else Unchanged(parent=None)  # the embeddings are normed already
-        return Block(ln_1, attn, self._norm(parent=None), mlp, config.attention_dropout, 0.0, parent=None)
-
-    def _pool(self, hidden, mask):
-        return summary(hidden, mask, self.config.classifier_pooling) if self.task in self.pooling else None
-
-    def _heads(self, hidden, pooled, word, choices, key):
-        config = self.config
         if self.task == "features":
-            return None, None
-        parts = self._norm(parent=None), self._into, self._dtype, config.classifier_bias
+            return Output(hidden)
+        pooled = summary(hidden, mask, config.classifier_pooling) if self.task in ("sequence-classification", "multiple-choice") else None
+        parts = ln(parent=None), into, dtype, config.classifier_bias
         x = Transform(config.hidden_size, config.classifier_activation, *parts, name="head")(hidden if pooled is None else pooled)
         if self.task == "masked-lm":
-            return self._decode(x, word, init_kernel=self._into, bias=config.decoder_bias), None
+            return Output(hidden, vocabulary_logits(x, word, config.tie_word_embeddings, into, config.decoder_bias))
         final, rate = Truncated(config.hidden_size**-0.5, config.initializer_cutoff_factor), config.classifier_dropout
-        return EncoderHeads(config.num_labels, rate, choices, final, rate).logits(self.task, x, x, key), None
+        return Output(hidden, EncoderHeads(config.num_labels, rate, choices, final, rate).logits(self.task, x, x, keys[2]), pooled)
 
-    @property
-    def _normal(self) -> Truncated:
-        return Truncated(self.config.initializer_range, self.config.initializer_cutoff_factor)
-
-    @property
-    def _into(self) -> Truncated:
-        return Truncated(self._normal.stddev * (2 * self.config.num_hidden_layers) ** -0.5, self._normal.cutoff)
+    def _block(self, layer: int, ln: Any, init: Truncated, into: Truncated) -> Block:
+        config, known, free = self.config, dims(self.config), {"dtype": jnp.dtype(self.compute.dtype), "parent": None}
+        parts = {"bias": config.attention_bias, "out_bias": config.attention_bias, "implementation": self.compute.attention}
+        attn = Attention(known.heads, known.head_size, None, config.attention_dropout, init, into, **parts, **free)
+        mlp = GatedMlp(known.mlp, config.hidden_activation, init, into, bias=config.mlp_bias, dropout=config.mlp_dropout, **free)
+        ln_1 = ln(parent=None) if layer else Unchanged(parent=None)  # the embeddings are normed already
+        return Block(ln_1, attn, ln(parent=None), mlp, config.attention_dropout, 0.0, parent=None)
 
 
 NAMES = Names(

@@ -147,6 +147,18 @@ def same(theirs: str, ours: str, leading: int = 0) -> tuple[Row]:
     return (Row(theirs, (ours,), leading=leading),)
 
 
+def vocabulary(decoder: str, bias: str | None = None) -> tuple[Row, ...]:
+    """The end of a masked language model's head: untied, a table and its bias; tied, the bias alone, which may have a name of its own."""
+    own = *same(f"{decoder}.weight", "decoder/table"), *same(f"{decoder}.bias", "decoder/bias")
+    rest = same(f"{decoder}.bias", "vocabulary/bias") if bias is None else (*same(bias, "vocabulary/bias"), *same(bias, "decoder/spare"))
+    return *own, *rest
+
+
+def tied_vocabulary(decoder: str, bias: str) -> dict[str, str]:
+    """What a tied vocabulary's head may leave out or repeat."""
+    return {f"{decoder}.weight": "embeddings.word_embeddings.weight", f"{decoder}.bias": bias}
+
+
 def entries(rows: Sequence[Row], shapes: Mapping[str, Shape]) -> list[Entry]:
     """The rows that these parameters have, one entry for every layer; the first row that fits a parameter counts."""
     found, taken = [], set()

@@ -11,6 +11,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from jaxlm.config import Compute
+from jaxlm.errors import ConfigError
 from jaxlm.frozen import Frozen
 from jaxlm.layers.attention import Attention
 from jaxlm.layers.block import Block, Layers
@@ -51,6 +52,10 @@ class Config:
     extra: Frozen = Frozen()
     model_type: str = "opt"
 
+    def __post_init__(self):
+        if not self.extra.get("layer_norm_elementwise_affine", True):
+            raise ConfigError("opt: layer_norm_elementwise_affine=false is not supported: use an OPT whose norms have weights")
+
 
 NARROW = {"do_layer_norm_before": False, "word_embed_proj_dim": 512}
 SIZES = {
@@ -73,17 +78,18 @@ class OPT(nn.Module):
         cache: Any = None, key: Key = None,
     ) -> Output:  # fmt: skip
         """The arguments are every family's (`models/__init__.py`)."""
-        config, dtype = self.config, jnp.dtype(self.compute.dtype)
+        config, dtype, normal = self.config, jnp.dtype(self.compute.dtype), Normal(self.config.init_std)
         refuse(config.model_type, token_types=token_types)
         check_length(tokens, config.max_position_embeddings, "max_position_embeddings")
         sight, positions, cache = decoder_sight(tokens, mask, segments, positions, cache)
         narrow = config.word_embed_proj_dim or config.hidden_size
 
-        table = self._table("embed", (config.vocab_size, narrow), "vocab")
-        places = self._table("position", (config.max_position_embeddings + FIRST, config.hidden_size))
+        table = self.param("embed", normal, (config.vocab_size, narrow), jnp.float32, ("vocab", "embed"))
+        rows = config.max_position_embeddings + FIRST
+        places = self.param("position", normal, (rows, config.hidden_size), jnp.float32, (None, "embed"))
         x = lookup(places, positions + FIRST).astype(dtype)
         x = x + self._project("project_in", config.hidden_size, lookup(table, tokens).astype(dtype))
-        layers = Layers((self._block(dtype),) * config.num_hidden_layers, self.compute.layout, self.compute.remat)
+        layers = Layers((self._block(normal, dtype),) * config.num_hidden_layers, self.compute.layout, self.compute.remat)
         params = self.param("layers", layers.init, x)
         x, layer_caches = layers.apply(params, x, sight, layers_of(cache), key)
         if config.do_layer_norm_before and not config._remove_final_layer_norm:
@@ -91,7 +97,7 @@ class OPT(nn.Module):
         hidden = self._project("project_out", narrow, x)
 
         if not config.tie_word_embeddings and self.task == "causal-lm":
-            table = self._table("lm_head", table.shape, "vocab")
+            table = self.param("lm_head", normal, table.shape, jnp.float32, ("vocab", "embed"))
         logits = decoder_logits(self.task, hidden, table, config.num_labels, mask, dtype)
         return Output(hidden, logits, cache=leave(cache, layer_caches, tokens.shape[1]))
 
@@ -102,22 +108,16 @@ class OPT(nn.Module):
     def _project(self, name: str, width: int, x: Float[Array, "B T D"]) -> Float[Array, "B T E"]:
         if self.config.word_embed_proj_dim in (None, self.config.hidden_size):
             return x
-        return Linear((width,), ("embed", None), False, self._normal(), x.dtype, name=name)(x)
+        return Linear((width,), ("embed", None), False, Normal(self.config.init_std), x.dtype, name=name)(x)
 
-    def _block(self, dtype: Any) -> nn.Module:
+    def _block(self, normal: Normal, dtype: Any) -> nn.Module:
         config, known, free = self.config, dims(self.config), {"dtype": dtype, "parent": None}
         parts = {"bias": config.enable_bias, "out_bias": config.enable_bias}
-        parts |= {"dropout": config.attention_dropout, "init_kernel": self._normal(), "implementation": self.compute.attention}
+        parts |= {"dropout": config.attention_dropout, "init_kernel": normal, "implementation": self.compute.attention}
         attn = Attention(known.heads, known.head_size, **parts, **free)
-        mlp = Mlp(known.mlp, config.activation_function, self._normal(), bias=config.enable_bias, **free)
+        mlp = Mlp(known.mlp, config.activation_function, normal, bias=config.enable_bias, **free)
         order = Block if config.do_layer_norm_before else PostBlock
         return order(ln_1=LayerNorm(**free), attn=attn, ln_2=LayerNorm(**free), mlp=mlp, dropout=config.dropout, parent=None)
-
-    def _table(self, name: str, shape: tuple[int, int], axis: str | None = None) -> Array:
-        return self.param(name, self._normal(), shape, jnp.float32, (axis, "embed"))
-
-    def _normal(self) -> Normal:
-        return Normal(self.config.init_std)
 
 
 def dims(config: Config) -> Dims:

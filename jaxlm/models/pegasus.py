@@ -1,12 +1,24 @@
 """Pegasus (Zhang et al. 2020): BART's parts with norms in front, a last norm on either side, and sinusoidal positions."""
 
 import dataclasses
+from typing import Any
 
+import flax.linen as nn
+import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Array, Float
 
+from jaxlm.config import Compute
+from jaxlm.layers.cache import leave
+from jaxlm.layers.embed import check_length, lookup, unembed
+from jaxlm.layers.linear import Normal
+from jaxlm.layers.sides import Style, add_fixed_bias, make_side, see_memory
+from jaxlm.layers.sight import decoder_sight, encoder_sight, refuse
 from jaxlm.models import bart
-from jaxlm.models.encoder_decoder import SETTINGS, EncoderDecoder, Style, dims  # noqa: F401 (a family has SETTINGS and dims)
+from jaxlm.models.bart import SETTINGS, dims  # noqa: F401 (a family has SETTINGS and dims)
 from jaxlm.models.names import classes
+from jaxlm.models.output import Flags, Ids, Key, Output
+from jaxlm.ops.dropout import split
 from jaxlm.ops.positions import sinusoids
 
 
@@ -24,10 +36,55 @@ LARGE = {"vocab_size": 96103, "encoder_layers": 16, "decoder_layers": 16, "activ
 SIZES = {"pegasus-large": Config(attention_dropout=0.1, activation_dropout=0.1, **LARGE)}
 
 
-class Pegasus(EncoderDecoder):
-    """As BART, in another style, with sinusoidal positions."""
+class Pegasus(nn.Module):
+    """Tokens [B, S] and targets [B, T] to the decoder's hidden states [B, T, D] and the task's logits.
 
-    style: Style = Style(pre_norm=True, ln_out=True)
+    Initialization: all matrices and tables normal, init_std; all biases 0 and all norms 1.
+    """
+
+    config: Config
+    compute: Compute = Compute()
+    task: str = "seq2seq-lm"
+
+    @nn.compact
+    def __call__(
+        self, tokens: Ids, targets: Ids = None, *, mask: Flags = None, target_mask: Flags = None, token_types: Ids = None,
+        segments: Ids = None, target_segments: Ids = None, positions: Ids = None, target_positions: Ids = None,
+        memory: Float[Array, "B S D"] | None = None, cache: Any = None, key: Key = None,
+    ) -> Output:  # fmt: skip
+        """The arguments are every encoder-decoder's (`models/__init__.py`)."""
+        config, limit, keys = self.config, self.config.max_position_embeddings, split(key, 2)
+        refuse("pegasus", token_types=token_types)
+        refuse("pegasus without targets", cache=None if targets is not None else cache)
+        shared = self._table("shared", config.vocab_size)
+        scale = config.d_model**0.5 if config.scale_embedding else 1.0
+        places = jnp.asarray(positions_of(config))
+        style = Style(pre_norm=True, ln_out=True, init_attention=Normal(config.init_std), init_mlp=Normal(config.init_std))
+        if memory is None and tokens is not None:
+            check_length(tokens, limit, "max_position_embeddings")
+            sight, positions = encoder_sight(tokens, mask, segments, positions)
+            x = lookup(shared, tokens) * scale + lookup(places, positions)
+            memory, _ = make_side("encoder", config, style, self.compute)(x.astype(self.compute.dtype), sight, None, keys[0])
+        if targets is None:
+            return Output(memory, memory=memory)
+
+        check_length(targets, limit, "max_position_embeddings")
+        sight, target_positions, cache = decoder_sight(targets, target_mask, target_segments, target_positions, cache)
+        sight, cache = see_memory(sight, cache, memory, mask, segments, target_segments)
+        x = lookup(shared, targets) * scale + lookup(places, target_positions)
+        hidden, layer_caches = make_side("decoder", config, style, self.compute)(x.astype(self.compute.dtype), sight, cache, keys[1])
+        logits = None
+        if self.task == "seq2seq-lm":
+            table = shared if config.tie_word_embeddings else self._table("lm_head", config.vocab_size)
+            logits = add_fixed_bias(self, unembed(hidden, table))
+        return Output(hidden, logits, memory=memory, cache=leave(cache, layer_caches, targets.shape[1]))
+
+    def output_table(self, params: dict) -> Float[Array, "V D"]:
+        """The output embedding: logits are hidden @ table^T + final_logits_bias."""
+        return params["shared" if self.config.tie_word_embeddings else "lm_head"]
+
+    def _table(self, name: str, rows: int) -> Array:
+        return self.param(name, Normal(self.config.init_std), (rows, self.config.d_model), jnp.float32, ("vocab", "embed"))
 
 
 def positions_of(config: bart.Config) -> np.ndarray:

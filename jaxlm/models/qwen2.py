@@ -6,11 +6,27 @@ Read next: `models/qwen3.py`.
 import dataclasses
 from typing import Any
 
+import flax.linen as nn
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from jaxlm.config import Compute
 from jaxlm.frozen import Frozen
 from jaxlm.layers.attention import Attention
-from jaxlm.layers.sight import Sight
+from jaxlm.layers.block import Block, Layers
+from jaxlm.layers.cache import layers_of, leave
+from jaxlm.layers.embed import lookup
+from jaxlm.layers.heads import decoder_logits
+from jaxlm.layers.linear import Normal
+from jaxlm.layers.mlp import GatedMlp
+from jaxlm.layers.norm import RMSNorm
+from jaxlm.layers.sight import decoder_sight, refuse
+from jaxlm.layers.windows import kinds, windows_from
 from jaxlm.models import llama, mistral
 from jaxlm.models.names import Names, classes
+from jaxlm.models.output import Flags, Ids, Key, Output
+from jaxlm.models.rope_keys import rotary
+from jaxlm.ops.rotary import rotation
 
 
 @dataclasses.dataclass(frozen=True)
@@ -53,29 +69,51 @@ SIZES = {
 }  # fmt: skip
 
 
-class Qwen2(mistral.Mistral):
-    """Tokens [B, T] to hidden states [B, T, D] and the task's logits, as `Llama`."""
+class Qwen2(nn.Module):
+    """Tokens [B, T] to hidden states [B, T, D] and the task's logits, initialized as `Llama`."""
 
     config: Config
+    compute: Compute = Compute()
+    task: str = "causal-lm"
 
-    def _sights(self, sight: Sight) -> tuple[tuple[Sight, ...], tuple[int, ...] | None]:
-        config = self.config
-        if not config.use_sliding_window or config.sliding_window is None:
-            return (sight,), None
-        names = config.layer_types or windows_from(config.max_window_layers, config.num_hidden_layers)
-        return (sight, sight.but(window=config.sliding_window)), tuple(int(name == "sliding_attention") for name in names)
+    @nn.compact
+    def __call__(
+        self, tokens: Ids, *, mask: Flags = None, token_types: Ids = None, segments: Ids = None, positions: Ids = None,
+        cache: Any = None, key: Key = None,
+    ) -> Output:  # fmt: skip
+        """The arguments are every family's (`models/__init__.py`)."""
+        config, dtype, normal = self.config, jnp.dtype(self.compute.dtype), Normal(self.config.initializer_range)
+        refuse(config.model_type, token_types=token_types)
+        sight, positions, cache = decoder_sight(tokens, mask, segments, positions, cache)
+        whole = sight.but(rotation=rotation(positions, rotary(config)))
+        sights, seen = (whole,), None
+        if config.use_sliding_window and config.sliding_window is not None:
+            names = config.layer_types or windows_from(config.max_window_layers, config.num_hidden_layers)
+            sights, seen = (whole, whole.but(window=config.sliding_window)), kinds(names, config.num_hidden_layers)
 
-    def _attention(self, dtype: Any) -> Attention:
-        return self._heads(dtype, bias=True, out_bias=False)
+        table = self.param("embed", normal, (config.vocab_size, config.hidden_size), jnp.float32, ("vocab", "embed"))
+        x = lookup(table, tokens).astype(dtype)
+        layers = Layers((self._block(normal, dtype),) * config.num_hidden_layers, self.compute.layout, self.compute.remat, seen)
+        params = self.param("layers", layers.init, x)
+        x, layer_caches = layers.apply(params, x, sights, layers_of(cache), key)
+        hidden = RMSNorm(config.rms_norm_eps, dtype, name="norm")(x)
 
+        if not config.tie_word_embeddings and self.task == "causal-lm":
+            table = self.param("lm_head", normal, table.shape, jnp.float32, ("vocab", "embed"))
+        logits = decoder_logits(self.task, hidden, table, config.num_labels, mask, dtype)
+        return Output(hidden, logits, cache=leave(cache, layer_caches, tokens.shape[1]))
 
-def windows_from(first: int, layers: int) -> tuple[str, ...]:
-    """Hugging Face's `layer_types`: whole attention below layer `first`, windows from there on.
+    def output_table(self, params: dict) -> Float[Array, "V D"]:
+        """The output embedding: logits are hidden @ table^T."""
+        return params["embed"] if self.config.tie_word_embeddings else params["lm_head"]
 
-    >>> windows_from(1, 2)
-    ('full_attention', 'sliding_attention')
-    """
-    return tuple("sliding_attention" if i >= first else "full_attention" for i in range(layers))
+    def _block(self, normal: Normal, dtype: Any) -> Block:
+        config, known, free = self.config, dims(self.config), {"dtype": dtype, "parent": None}
+        ln_1, ln_2 = (RMSNorm(config.rms_norm_eps, **free) for _ in range(2))
+        parts = {"dropout": config.attention_dropout, "init_kernel": normal, "implementation": self.compute.attention}
+        attn = Attention(known.heads, known.head_size, known.kv_heads, bias=True, out_bias=False, **parts, **free)
+        mlp = GatedMlp(config.intermediate_size, config.hidden_act, normal, **free)
+        return Block(ln_1, attn, ln_2, mlp, parent=None)
 
 
 dims = llama.dims

@@ -6,11 +6,27 @@ Read next: `models/gemma2.py`.
 import dataclasses
 from typing import Any
 
+import flax.linen as nn
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from jaxlm.config import Compute
 from jaxlm.frozen import Frozen
 from jaxlm.layers.attention import Attention
+from jaxlm.layers.block import Block, Layers
+from jaxlm.layers.cache import layers_of, leave
+from jaxlm.layers.embed import lookup
+from jaxlm.layers.heads import decoder_logits
+from jaxlm.layers.linear import Normal
+from jaxlm.layers.mlp import GatedMlp
 from jaxlm.layers.norm import RMSNorm
-from jaxlm.models import llama, mistral, qwen2
+from jaxlm.layers.sight import decoder_sight, refuse
+from jaxlm.layers.windows import kinds, windows_from
+from jaxlm.models import llama, mistral
 from jaxlm.models.names import Names, classes, norm
+from jaxlm.models.output import Flags, Ids, Key, Output
+from jaxlm.models.rope_keys import rotary
+from jaxlm.ops.rotary import rotation
 
 
 @dataclasses.dataclass(frozen=True)
@@ -51,15 +67,52 @@ SIZES = {
 }
 
 
-class Qwen3(qwen2.Qwen2):
-    """Tokens [B, T] to hidden states [B, T, D] and the task's logits, as `Llama`."""
+class Qwen3(nn.Module):
+    """Tokens [B, T] to hidden states [B, T, D] and the task's logits, initialized as `Llama`."""
 
     config: Config
+    compute: Compute = Compute()
+    task: str = "causal-lm"
 
-    def _attention(self, dtype: Any) -> Attention:
-        bias = self.config.attention_bias
-        q_norm, k_norm = (RMSNorm(self.config.rms_norm_eps, dtype, parent=None) for _ in range(2))
-        return self._heads(dtype, bias=bias, out_bias=bias, q_norm=q_norm, k_norm=k_norm)
+    @nn.compact
+    def __call__(
+        self, tokens: Ids, *, mask: Flags = None, token_types: Ids = None, segments: Ids = None, positions: Ids = None,
+        cache: Any = None, key: Key = None,
+    ) -> Output:  # fmt: skip
+        """The arguments are every family's (`models/__init__.py`)."""
+        config, dtype, normal = self.config, jnp.dtype(self.compute.dtype), Normal(self.config.initializer_range)
+        refuse(config.model_type, token_types=token_types)
+        sight, positions, cache = decoder_sight(tokens, mask, segments, positions, cache)
+        whole = sight.but(rotation=rotation(positions, rotary(config)))
+        sights, seen = (whole,), None
+        if config.use_sliding_window and config.sliding_window is not None:
+            names = config.layer_types or windows_from(config.max_window_layers, config.num_hidden_layers)
+            sights, seen = (whole, whole.but(window=config.sliding_window)), kinds(names, config.num_hidden_layers)
+
+        table = self.param("embed", normal, (config.vocab_size, config.hidden_size), jnp.float32, ("vocab", "embed"))
+        x = lookup(table, tokens).astype(dtype)
+        layers = Layers((self._block(normal, dtype),) * config.num_hidden_layers, self.compute.layout, self.compute.remat, seen)
+        params = self.param("layers", layers.init, x)
+        x, layer_caches = layers.apply(params, x, sights, layers_of(cache), key)
+        hidden = RMSNorm(config.rms_norm_eps, dtype, name="norm")(x)
+
+        if not config.tie_word_embeddings and self.task == "causal-lm":
+            table = self.param("lm_head", normal, table.shape, jnp.float32, ("vocab", "embed"))
+        logits = decoder_logits(self.task, hidden, table, config.num_labels, mask, dtype)
+        return Output(hidden, logits, cache=leave(cache, layer_caches, tokens.shape[1]))
+
+    def output_table(self, params: dict) -> Float[Array, "V D"]:
+        """The output embedding: logits are hidden @ table^T."""
+        return params["embed"] if self.config.tie_word_embeddings else params["lm_head"]
+
+    def _block(self, normal: Normal, dtype: Any) -> Block:
+        config, known, free = self.config, dims(self.config), {"dtype": dtype, "parent": None}
+        ln_1, ln_2, q_norm, k_norm = (RMSNorm(config.rms_norm_eps, **free) for _ in range(4))
+        parts = {"dropout": config.attention_dropout, "init_kernel": normal, "implementation": self.compute.attention}
+        parts |= {"bias": config.attention_bias, "out_bias": config.attention_bias}
+        attn = Attention(known.heads, known.head_size, known.kv_heads, q_norm=q_norm, k_norm=k_norm, **parts, **free)
+        mlp = GatedMlp(config.intermediate_size, config.hidden_act, normal, **free)
+        return Block(ln_1, attn, ln_2, mlp, parent=None)
 
 
 dims = llama.dims

@@ -16,9 +16,8 @@ from jaxlm.layers.linear import Normal
 from jaxlm.layers.mlp import GatedMlp, Mlp
 from jaxlm.layers.norm import RMSNorm
 from jaxlm.layers.relative import RelativeBias
-from jaxlm.layers.sides import Side, see_memory
+from jaxlm.layers.sides import Side, make_block, see_memory
 from jaxlm.layers.sight import decoder_sight, encoder_sight, refuse
-from jaxlm.models.encoder_decoder import make_block
 from jaxlm.models.names import Names, Row, classes, same
 from jaxlm.models.output import Dims, Flags, Ids, Key, Output
 from jaxlm.ops.dropout import split
@@ -58,9 +57,7 @@ SIZES["byt5-small"] = Config(384, 1472, 64, 3584, 12, 4, 6, **GATED)
 
 class T5(nn.Module):
     """Tokens [B, S] and targets [B, T] to the decoder's hidden states [B, T, D] and logits [B, T, V].
-
-    Initialization, times initializer_factor, all norms 1, all else normal:
-
+    Initialization (times initializer_factor; norms 1, the others normal):
       shared, lm_head            1
       q                          (d_model * d_kv) ** -0.5 (q k^T has no scale)
       k, v, up, gate, relative   d_model ** -0.5
@@ -79,6 +76,7 @@ class T5(nn.Module):
     ) -> Output:  # fmt: skip
         """The arguments are every encoder-decoder's (`models/__init__.py`), but positions: those are counted along the row."""
         refuse("t5", token_types=token_types, positions=positions, target_positions=target_positions)
+        refuse("t5 without targets", cache=None if targets is not None else cache)
         refuse("t5 for features, which is the encoder alone,", targets=targets if self.task == "features" else None)
         config, keys, dtype = self.config, split(key, 2), jnp.dtype(self.compute.dtype)
         table = self.param("shared", self._normal(), (config.vocab_size, config.d_model), jnp.float32, ("vocab", "embed"))
@@ -92,8 +90,8 @@ class T5(nn.Module):
         hidden, layer_caches = self._side("decoder", dtype)(lookup(table, targets).astype(dtype), sight, cache, keys[1])
         if not config.tie_word_embeddings:
             table = self.param("lm_head", self._normal(), table.shape, jnp.float32, ("vocab", "embed"))
-        logits = unembed(hidden * self._scale(), table)
-        return Output(hidden, logits, memory=memory, cache=leave(cache, layer_caches, targets.shape[1]))
+        cache = leave(cache, layer_caches, targets.shape[1])
+        return Output(hidden, unembed(hidden * self._scale(), table), memory=memory, cache=cache)
 
     def output_table(self, params: dict) -> Float[Array, "V D"]:
         """The output embedding: logits are hidden @ table^T."""
@@ -101,8 +99,8 @@ class T5(nn.Module):
 
     def _scale(self) -> float:
         """Of the logits: tied embeddings are as large as an input needs them; T5 1.1's own are not, and mT5 never scales."""
-        scaled = self.config.model_type == "t5" and self.config.extra.get("scale_decoder_outputs", self.config.tie_word_embeddings)
-        return self.config.d_model**-0.5 if scaled else 1.0
+        config, key = self.config, "scale_decoder_outputs"
+        return config.d_model**-0.5 if config.model_type == "t5" and config.extra.get(key, config.tie_word_embeddings) else 1.0
 
     def _side(self, name: str, dtype: Any) -> Side:
         config, known, free = self.config, dims(self.config), {"dtype": dtype, "parent": None}

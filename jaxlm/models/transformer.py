@@ -15,9 +15,9 @@ from jaxlm.frozen import Frozen
 from jaxlm.layers.cache import leave
 from jaxlm.layers.embed import check_length, lookup, unembed
 from jaxlm.layers.linear import Normal
-from jaxlm.layers.sides import see_memory
+from jaxlm.layers.sides import Style, make_side, see_memory
 from jaxlm.layers.sight import decoder_sight, encoder_sight, refuse
-from jaxlm.models.encoder_decoder import SETTINGS, Style, dims, make_side  # noqa: F401 (a family has SETTINGS and dims)
+from jaxlm.models.bart import SETTINGS, dims  # noqa: F401 (a family has SETTINGS and dims)
 from jaxlm.models.names import Names, Row, linear, norm, same
 from jaxlm.models.output import Flags, Ids, Key, Output
 from jaxlm.ops.dropout import split
@@ -80,6 +80,7 @@ class Transformer(nn.Module):
     ) -> Output:  # fmt: skip
         """The arguments are every encoder-decoder's (`models/__init__.py`)."""
         refuse("the Transformer", token_types=token_types)
+        refuse("the Transformer without targets", cache=None if targets is not None else cache)
         config, keys = self.config, split(key, 2)
         rows = config.vocab_size if config.share_encoder_decoder_embeddings else config.decoder_vocab_size or config.vocab_size
         source = self._table("source", config.vocab_size)

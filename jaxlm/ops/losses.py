@@ -138,9 +138,20 @@ def _as_rows(flat: Array, shape: tuple[int, ...]) -> Array:
 
 
 def plain_cross_entropy(
-    logits: Float[Array, "... V"], labels: Int[Array, "..."], weights: Float[Array, "..."]
+    logits: Float[Array, "... V"],
+    labels: Int[Array, "..."],
+    weights: Float[Array, "..."],
+    *,
+    label_smoothing: float = 0.0,
+    z_loss: float = 0.0,
 ) -> tuple[Float[Array, ""], Float[Array, ""]]:
-    """The textbook form on whole logits: the reference of the fused one, and the loss of small heads."""
-    log_p = replicate(jax.nn.log_softmax(logits.astype(jnp.float32)))
+    """The textbook form of `token_cross_entropy` on whole logits: its reference, and the loss where logits are no mere product."""
+    logits = logits.astype(jnp.float32)
+    log_p = replicate(jax.nn.log_softmax(logits))
     picked = jnp.take_along_axis(log_p, labels[..., None], -1, mode="clip")[..., 0]
-    return -(picked * _checked(labels, weights, logits.shape[-1])).sum(), weights.sum()
+    loss = -(1 - label_smoothing) * picked
+    if label_smoothing:
+        loss = loss - label_smoothing * log_p.mean(-1)
+    if z_loss:
+        loss = loss + z_loss * jax.nn.logsumexp(logits, axis=-1) ** 2
+    return (loss * _checked(labels, weights, logits.shape[-1])).sum(), weights.sum()

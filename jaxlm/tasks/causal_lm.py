@@ -6,7 +6,7 @@ from typing import Any
 from jaxtyping import Array, Float
 
 from jaxlm.config import Loss
-from jaxlm.ops.losses import token_cross_entropy
+from jaxlm.ops.losses import plain_cross_entropy, token_cross_entropy
 from jaxlm.sharding import gather
 
 Batch = dict[str, Array]
@@ -24,6 +24,10 @@ def loss(model: Any, params: Any, batch: Batch, key: Array | None, options: Loss
       key: of dropout; None: no dropout.
     """
     out = model.apply({"params": params}, batch["tokens"], segments=batch.get("segments"), key=key)
+    if not getattr(model, "plain_logits", True):
+        return plain_cross_entropy(
+            out.logits, batch["targets"], batch["weights"], label_smoothing=options.label_smoothing, z_loss=options.z_loss
+        )
     table = gather(model.output_table(params).astype(out.hidden.dtype), "vocab", "embed")
     smooth = {"label_smoothing": options.label_smoothing, "z_loss": options.z_loss, "chunk": options.chunk}
     smooth["softcap"] = getattr(model, "softcap", None)

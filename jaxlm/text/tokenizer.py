@@ -11,6 +11,7 @@ from pathlib import Path
 
 from jaxlm.errors import ConfigError, DataError
 from jaxlm.text import bpe, characters, gguf_vocabulary, wordpiece
+from jaxlm.weights import hub
 
 
 class Tokenizer(typing.Protocol):
@@ -48,11 +49,11 @@ PUBLISHED = (
 
 
 def load_tokenizer(path: str | Path) -> Tokenizer:
-    """The tokenizer of a folder, by the files of FORMATS; of a run directory; of a GGUF file.
+    """The tokenizer of a folder, by the files of FORMATS; of a run directory; of a GGUF file; of a model's name on the hub.
 
     Raises DataError where there is none, or where its files are damaged.
     """
-    folder = Path(path).expanduser()
+    folder = hub.find(path) if hub.NAME.fullmatch(str(path)) else Path(path).expanduser()
     if folder.suffix == ".gguf" and folder.is_file():
         return gguf_vocabulary.load(folder)
     if (folder / "tokenizer").is_dir():

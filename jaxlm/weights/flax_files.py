@@ -96,12 +96,14 @@ class _Walk:
     def leaves(self, path: tuple[str, ...]) -> Iterator[tuple[tuple[str, ...], _Leaf]]:
         if len(path) > DEPTH:
             raise ValueError(f"more than {DEPTH} maps within maps")
-        seen = set()
-        for number in range(self._unpacker.read_map_header()):
+        seen, count = set(), self._unpacker.read_map_header()
+        for number in range(count):
             key = self._unpacker.unpack()
             if not isinstance(key, str) or key in seen:
                 raise ValueError(f"{str(key)[:50]!r} is no key, or comes twice")
             if number == 0 and key == CHUNKED:
+                if not path or count != 3:
+                    raise ValueError("chunks without a name, or not of one array")
                 yield path, self._chunked()
                 return
             seen.add(key)

@@ -119,9 +119,14 @@ def check_computed(checkpoint: Checkpoint, names: Any, config: Any) -> None:
 
 
 def _take(stored: dict[str, str], name: str, tied: Mapping[str, str], wanted: set[str]) -> str | None:
-    """The stored name of a tensor; where a file has only a tied copy of it, the copy's."""
+    """The stored name of a tensor; where a file has only a tied copy of it, the copy's.
+
+    A bias that repeats another may be left out although it is wanted (Transformers 4's untied BERT): the other is read twice.
+    """
     copies = [copy for copy, source in tied.items() if source == name and copy in stored and copy not in wanted]
-    return stored.pop(name) if name in stored else stored.pop(copies[0]) if copies else None
+    if name in stored or copies:
+        return stored.pop(name if name in stored else copies[0])
+    return stored.get(tied.get(name)) if name.endswith(".bias") else None
 
 
 def _needless(name: str, names: Any, task: str) -> bool:

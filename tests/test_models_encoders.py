@@ -157,6 +157,14 @@ def test_roberta_reads_as_many_tokens_as_it_has_rows_behind_the_padding():
         run(model, params_of(model), np.full((1, 17), 9))
 
 
+@pytest.mark.parametrize("config", [BERT, ROBERTA], ids=lambda config: config.model_type)
+def test_the_texts_of_a_choice_are_as_long_as_rows_may_be(config):
+    model = make_model(config, task="multiple-choice")
+    assert run(model, params_of(model), np.full((1, 25, 4), 9)).logits.shape == (1, 25)
+    with pytest.raises(ValueError, match="21 tokens a row"):
+        run(model, params_of(model), np.full((1, 2, 21), 9))
+
+
 def sees(config, place=6, length=13):
     """Which tokens change the hidden state at `place`."""
     model = make_model(config)

@@ -85,9 +85,9 @@ class Albert(nn.Module):
         config, dtype, init = self.config, jnp.dtype(self.compute.dtype), Normal(self.config.initializer_range)
         table = lambda name, rows, axis=None: self.param(name, init, (rows, config.embedding_size), jnp.float32, (axis, "embed"))
         refuse(config.model_type, cache=cache)
-        check_length(tokens, config.max_position_embeddings, "max_position_embeddings")
         choices, keys = tokens.shape[:-1], split(key, 3)
         tokens, mask, token_types, segments, positions = as_rows(tokens, mask, token_types, segments, positions)
+        check_length(tokens, config.max_position_embeddings, "max_position_embeddings")
         sight, positions = encoder_sight(tokens, mask, segments, positions)
 
         word = table("word", config.vocab_size, "vocab")

@@ -78,9 +78,9 @@ class Bert(nn.Module):
         """The arguments are every family's (`models/__init__.py`); a cache with `is_decoder` only."""
         config, dtype, init = self.config, jnp.dtype(self.compute.dtype), Normal(self.config.initializer_range)
         table = lambda name, rows, axis=None: self.param(name, init, (rows, config.hidden_size), jnp.float32, (axis, "embed"))
-        check_length(tokens, config.max_position_embeddings, "max_position_embeddings")
         choices, keys = tokens.shape[:-1], split(key, 3)
         tokens, mask, token_types, segments, positions = as_rows(tokens, mask, token_types, segments, positions)
+        check_length(tokens, config.max_position_embeddings, "max_position_embeddings")
         sight, positions, cache = either_sight(config.is_decoder, tokens, mask, segments, positions, cache)
 
         word = table("word", config.vocab_size, "vocab")

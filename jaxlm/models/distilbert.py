@@ -70,9 +70,9 @@ class DistilBert(nn.Module):
         """The arguments are every family's (`models/__init__.py`); there are no token types and no cache."""
         config, dtype, init = self.config, jnp.dtype(self.compute.dtype), Normal(self.config.initializer_range)
         refuse(config.model_type, token_types=token_types, cache=cache)
-        check_length(tokens, config.max_position_embeddings, "max_position_embeddings")
         choices, keys = tokens.shape[:-1], split(key, 3)
         tokens, mask, segments, positions = as_rows(tokens, mask, segments, positions)
+        check_length(tokens, config.max_position_embeddings, "max_position_embeddings")
         sight, positions = encoder_sight(tokens, mask, segments, positions)
 
         word = self.param("word", init, (config.vocab_size, config.dim), jnp.float32, ("vocab", "embed"))

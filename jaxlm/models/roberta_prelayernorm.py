@@ -57,9 +57,9 @@ class RobertaPreLayerNorm(nn.Module):
         """The arguments are every family's (`models/__init__.py`); a cache with `is_decoder` only."""
         config, dtype, init = self.config, jnp.dtype(self.compute.dtype), Normal(self.config.initializer_range)
         table = lambda name, rows, axis=None: self.param(name, init, (rows, config.hidden_size), jnp.float32, (axis, "embed"))
-        check_length(tokens, dims(config).context, "max_position_embeddings - pad_token_id - 1")
         choices, keys = tokens.shape[:-1], split(key, 3)
         tokens, mask, token_types, segments, positions = as_rows(tokens, mask, token_types, segments, positions)
+        check_length(tokens, dims(config).context, "max_position_embeddings - pad_token_id - 1")
         real = tokens != config.pad_token_id if mask is None else mask
         if all(given is None for given in (mask, segments, positions, cache)):
             positions = from_mask(real)

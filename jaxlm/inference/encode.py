@@ -24,7 +24,7 @@ def encode_tokens(
     Args:
       rows: the ids of each text.
       length: tokens of a packed row; None: 128, or the longest text.
-      batch_tokens: about how many tokens one call computes: more on an accelerator.
+      batch_tokens: how many tokens one call computes at most: more on an accelerator.
 
     Raises:
       ConfigError: an empty text, or one longer than the model.
@@ -32,9 +32,10 @@ def encode_tokens(
     counts = np.array([len(row) for row in rows], np.int64)
     length = _length(model, counts, length)
     packed = best_fit(counts, 0, length)
-    size = max(1, batch_tokens // length)
+    calls = -(-len(packed) // max(1, batch_tokens // length))
+    size = -(-len(packed) // max(1, calls))  # as even as can be: a last batch of a few rows would cost as much as a full one
     pending = []
-    for at in range(0, len(packed), size):
+    for at in range(0, len(packed), max(1, size)):
         group = packed[at : at + size]
         tokens, segments = _fill(rows, group, size, length)
         pending.append((group, _hidden(model, params, tokens, segments)))  # the device works on while the next batch is filled

@@ -60,6 +60,7 @@ class Bart(nn.Module):
     config: Config
     compute: Compute = Compute()
     task: str = "seq2seq-lm"
+    plain_logits = False
 
     @nn.compact
     def __call__(
@@ -84,7 +85,6 @@ class Bart(nn.Module):
             memory, _ = make_side("encoder", config, style, self.compute)(x.astype(self.compute.dtype), sight, None, keys[0])
         if targets is None:
             return Output(memory, memory=memory)
-
         check_length(targets, limit, "max_position_embeddings")
         sight, target_positions, cache = decoder_sight(targets, target_mask, target_segments, target_positions, cache)
         sight, cache = see_memory(sight, cache, memory, mask, segments, target_segments)

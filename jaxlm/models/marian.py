@@ -51,6 +51,7 @@ class Marian(nn.Module):
     config: Config
     compute: Compute = Compute()
     task: str = "seq2seq-lm"
+    plain_logits = False
 
     @nn.compact
     def __call__(

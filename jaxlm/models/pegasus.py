@@ -45,6 +45,7 @@ class Pegasus(nn.Module):
     config: Config
     compute: Compute = Compute()
     task: str = "seq2seq-lm"
+    plain_logits = False
 
     @nn.compact
     def __call__(

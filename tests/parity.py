@@ -189,8 +189,8 @@ def difference(ours, theirs, real: np.ndarray) -> float:
     return float(np.abs(ours - theirs).max() / (1 + np.abs(theirs).max()))
 
 
-def compare(case: Case, folder: Path, bf16: bool = False) -> Result:
-    """Run one case; the files stay in `folder`: "theirs", "ours" and "gradient"."""
+def compare(case: Case, folder: Path, gradient: bool = True, bf16: bool = False) -> Result:
+    """Run one case; the files stay in `folder`: "theirs", "ours" and "gradient". Without `gradient`, and without `bf16`, it is faster."""
     import torch
 
     torch_side = torch_model(case)
@@ -203,18 +203,19 @@ def compare(case: Case, folder: Path, bf16: bool = False) -> Result:
         add_targets(inputs, case, getattr(config, "decoder_vocab_size", None) or config.vocab_size)
     given = torch_inputs(torch_side, inputs, case.padding == "left")
     want = torch_outputs(torch_side, given)
-    loss = scored(want, case, inputs, torch.tensor)
-    loss.backward()
-
-    value = lambda params: (lambda out: (scored(out, case, inputs, jnp.asarray), out))(our_outputs(model, params, inputs))
-    (_, got), gradient = jax.jit(jax.value_and_grad(value, has_aux=True))(params)
+    if gradient:
+        scored(want, case, inputs, torch.tensor).backward()
+        value = lambda params: (lambda out: (scored(out, case, inputs, jnp.asarray), out))(our_outputs(model, params, inputs))
+        (_, got), ours = jax.jit(jax.value_and_grad(value, has_aux=True))(params)
+        worst, ratio = gradient_difference(torch_side, ours, folder / "gradient")
+    else:
+        got, worst, ratio = jax.jit(functools.partial(our_outputs, model))(params, inputs), "", 0.0
     real = inputs.get("target_mask", inputs["mask"])
     rows_real = real.reshape(-1, real.shape[-1])
     logits = max(
         (difference(got[name], want[name], real) for name in ("logits", "relation", "pooled") if want[name] is not None), default=0.0
     )
     hidden = difference(got["hidden"], want["hidden"], rows_real)
-    worst, ratio = gradient_difference(torch_side, gradient, folder / "gradient")
     jaxlm.save(folder / "ours", model, params)
     result = Result(logits, hidden, ratio, worst)
     return dataclasses.replace(result, **half_precision(case, model, params, torch_side, given, want, inputs, real)) if bf16 else result

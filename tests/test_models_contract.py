@@ -157,20 +157,15 @@ def test_dropout_needs_a_key_and_only_a_key(model_type):
     rates = [name for name in rates if not any(word in name for word in ("qa_", "classif", "summary"))]  # of other heads
     assert rates, "every published family has a rate of dropout"
     none, key = dict.fromkeys(rates, 0.0), {"key": jax.random.key(0)}
-    for rate in rates:  # each of them draws random bits, none of them without a key
-        drawn = lambda arguments, changes: (
-            "random_bits"
-            in str(
-                jax.make_jaxpr(lambda params: run(make_model(dataclasses.replace(config, **changes)), params, ALONE, arguments))(
-                    params_of(model_type)
-                )
-            )
-        )
-        assert drawn(key, {**none, rate: 0.5}) and not drawn({}, {rate: 0.5}) and not drawn(key, none), rate
+    for rate in rates:  # each of them draws random bits
+        model = make_model(dataclasses.replace(config, **{**none, rate: 0.5}))
+        program = jax.make_jaxpr(lambda params, model=model: run(model, params, ALONE, key))(params_of(model_type))
+        assert "random_bits" in str(program), rate
     model = make_model(dataclasses.replace(config, **dict.fromkeys(rates, 0.5)))
     one, two, again = (run(model, params_of(model_type), ALONE, {"key": jax.random.key(i)})[0] for i in (0, 1, 0))
     np.testing.assert_array_equal(one, again)
     assert not np.allclose(one, two)
+    close(run(model, params_of(model_type), ALONE, {})[1], logits(model_type, ALONE))  # without a key no rate matters
 
 
 @pytest.mark.parametrize("model_type", SINGLE)

@@ -1,4 +1,4 @@
-"""Every family and head equal to torch: values, gradients, and the way there and back (`parity.py`)."""
+"""Every family and head equal to torch: values, gradients, and the way there and back (`parity.py`); `pytest -m slow` for the rest."""
 
 import pytest
 
@@ -7,11 +7,22 @@ pytest.importorskip("transformers")
 
 from tests import parity  # noqa: E402
 
+LABELS = ("next-sentence", "sequence-classification", "token-classification", "question-answering", "multiple-choice")
+
 
 @pytest.mark.filterwarnings("default")  # torch's and transformers' own
 @pytest.mark.parametrize("case", parity.all_cases(), ids=lambda case: case.name)
 def test_equal_to_torch(case, tmp_path):
-    result = parity.compare(case, tmp_path)
+    """Of heads over labels, one matrix on a body that other cases differentiate, the values alone."""
+    result = parity.compare(case, tmp_path, gradient=case.task not in LABELS)
     assert result.logits < parity.LOGITS and result.hidden < parity.LOGITS
     assert result.gradient <= 1, result.worst
     parity.check_saved(case, tmp_path)
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("default")
+@pytest.mark.parametrize("case", [case for case in parity.all_cases() if case.task in LABELS], ids=lambda case: case.name)
+def test_gradients_of_heads_over_labels_equal_torchs(case, tmp_path):
+    result = parity.compare(case, tmp_path)
+    assert result.gradient <= 1, result.worst

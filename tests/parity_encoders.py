@@ -13,7 +13,7 @@ DISTILBERT = {
     "initializer_range": 0.2,
 }  # fmt: skip
 NARROW = {**BERT, "embedding_size": 10}
-GROUPS = {**NARROW, "num_hidden_layers": 4, "num_hidden_groups": 2, "inner_group_num": 2}
+GROUPS = {**NARROW, "num_hidden_layers": 2, "num_hidden_groups": 2, "inner_group_num": 2}
 MODERN = {
     "vocab_size": 61, "hidden_size": 24, "num_hidden_layers": 4, "num_attention_heads": 3, "intermediate_size": 18,
     "max_position_embeddings": 40, "initializer_range": 0.2, "local_attention": 6, "norm_eps": 1e-6, "pad_token_id": 0,
@@ -76,7 +76,7 @@ CASES = [
     Case("albert", "masked-lm", NARROW, padding="left"),
     Case("albert", "masked-lm", {**NARROW, "num_hidden_layers": 3, "num_hidden_groups": 2, "tie_word_embeddings": False}, "untied"),
     Case("albert", "pretraining", {**NARROW, "hidden_act": "relu"}),
-    Case("albert", "sequence-classification", {**GROUPS, "num_labels": 3}),
+    Case("albert", "sequence-classification", {**NARROW, "num_labels": 3}),
     Case("albert", "token-classification", NARROW),
     Case("albert", "question-answering", NARROW),
     Case("albert", "multiple-choice", NARROW),

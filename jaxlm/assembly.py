@@ -18,13 +18,15 @@ import jax
 import numpy as np
 
 from jaxlm import sharding
-from jaxlm.config import Run, choose
+from jaxlm.config import Run
 from jaxlm.data import batches, loader, prepare, sources
 from jaxlm.data.store import MANIFEST, Store
 from jaxlm.errors import ConfigError
 from jaxlm.models import axis_sizes, dims, init_params, make_model, settings
+from jaxlm.overrides import choose
 from jaxlm.tasks import task_named
-from jaxlm.text.tokenizer import Tokenizer, load_tokenizer, train_tokenizer
+from jaxlm.text.tokenizer import Tokenizer, load_tokenizer
+from jaxlm.text.training import train_tokenizer
 from jaxlm.training.optimizer import make_optimizer
 from jaxlm.training.step import init_state
 

@@ -12,7 +12,7 @@ import importlib.util
 
 from jaxlm.benchmarks import forward, load, train
 from jaxlm.command import OptionParser, run_command
-from jaxlm.config import choose
+from jaxlm.overrides import choose
 
 
 def main(arguments: list[str]) -> None:

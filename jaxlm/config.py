@@ -4,19 +4,15 @@ A config file is Python that assigns `config = Run(...)`. No model is known here
 whoever reads JSON back passes its type. Read next: `sharding.py`.
 """
 
-import ast
 import dataclasses
 import difflib
 import importlib.util
 import json
-import types
-import typing
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 from jaxlm.errors import ConfigError
-from jaxlm.frozen import Frozen
+from jaxlm.overrides import field_types, override, tuples
 
 
 @dataclasses.dataclass(frozen=True)
@@ -171,92 +167,6 @@ def load_file(path: str | Path) -> Run:
     return module.config
 
 
-def override(config: Any, assignments: list[str]) -> Any:
-    """Apply `a.b=c` assignments to nested dataclasses.
-
-    >>> override(Run(model=None), ["optimizer.learning_rate=0.01"]).optimizer.learning_rate
-    0.01
-    """
-    for text in assignments:
-        key, sign, value = text.partition("=")
-        if not sign:
-            raise ConfigError(f"`{text}` is not of the form key=value")
-        config = _assign(config, key.strip().split("."), _literal(value.strip()), key.strip())
-    return config
-
-
-def _assign(config: Any, path: list[str], value: Any, key: str) -> Any:
-    kinds = field_types(config, path[0], key)
-    if len(path) > 1:
-        value = _assign(getattr(config, path[0]), path[1:], value, key)
-    elif dataclasses.is_dataclass(getattr(config, path[0])):
-        names = ", ".join(f.name for f in dataclasses.fields(getattr(config, path[0])))
-        raise ConfigError(f"{key} is a group: set one of its keys ({names}), as in {key}.{names.split(', ')[0]}=...")
-    else:
-        value = coerce(value, kinds, key)
-    return dataclasses.replace(config, **{path[0]: value})
-
-
-def field_types(config: Any, name: str, key: str) -> Any:
-    """The annotated type of a field; an unknown name is refused with the nearest one."""
-    if not dataclasses.is_dataclass(config):
-        raise ConfigError(f"{key}: {name} belongs to no group here")
-    hints = typing.get_type_hints(type(config))
-    if name not in hints:
-        near = difflib.get_close_matches(name, hints, n=1, cutoff=0.5)
-        prefix = key[: key.rfind(name)] if name in key else ""
-        mend = f"did you mean {prefix}{near[0]}?" if near else f"the keys are {', '.join(hints)}"
-        raise ConfigError(f"unknown key {key}: {mend}")
-    return hints[name]
-
-
-def _literal(text: str) -> Any:
-    names = {"true": True, "false": False, "none": None}
-    if text.lower() in names:
-        return names[text.lower()]
-    try:
-        return ast.literal_eval(text)
-    except (ValueError, SyntaxError):
-        return text
-
-
-def coerce(value: Any, kind: Any, key: str) -> Any:
-    """Fit a literal to an annotated type: a list to a tuple, an int to a float; anything else must match."""
-    if kind is Any:
-        return _tuples(value)
-    kinds = typing.get_args(kind) if isinstance(kind, types.UnionType) else (kind,)
-    nested = Frozen in kinds if isinstance(value, dict) else any(typing.get_origin(k) is tuple for k in kinds)
-    if isinstance(value, (dict, list, tuple)) and nested:
-        return _tuples(value)
-    if isinstance(value, int) and not isinstance(value, bool) and float in kinds and int not in kinds:
-        return float(value)
-    plain = tuple(k for k in kinds if isinstance(k, type))
-    if isinstance(value, plain) and not (isinstance(value, bool) and bool not in plain):
-        return value
-    if str in plain and isinstance(value, (int, float)):
-        return str(value)
-    wanted = " or ".join(getattr(k, "__name__", str(k)) for k in kinds)
-    raise ConfigError(f"{key}={value!r}: this key takes {wanted}")
-
-
-def _tuples(value: Any) -> Any:
-    plain = tuple(_tuples(v) for v in value) if isinstance(value, (list, tuple)) else value
-    return Frozen(value) if isinstance(value, dict) else plain
-
-
-def choose(key: str, name: str, known: Iterable[str]) -> str:
-    """`name`, if it is known; else a ConfigError with the nearest one.
-
-    >>> choose("optimizer.name", "lion", ["adamw", "lion"])
-    'lion'
-    """
-    known = list(known)
-    if name in known:
-        return name
-    near = difflib.get_close_matches(str(name), known, n=1)
-    raise ConfigError(f"{key}={name!r} is not known: " + (f"did you mean {near[0]!r}? " if near else "") + f"It takes {', '.join(known)}")
-
-
 def to_dict(config: Any) -> dict[str, Any]:
     """Nested dataclasses as nested dictionaries, ready for JSON."""
     return dataclasses.asdict(config)
@@ -269,7 +179,7 @@ def from_dict(values: dict[str, Any], model_type: type) -> Run:
     for name, value in rest.items():
         field_types(run, name, name)
         group = getattr(run, name)
-        made = _build(type(group), value) if dataclasses.is_dataclass(group) else _tuples(value)
+        made = _build(type(group), value) if dataclasses.is_dataclass(group) else tuples(value)
         run = dataclasses.replace(run, **{name: made})
     return run
 
@@ -279,7 +189,7 @@ def _build(kind: type, values: dict[str, Any]) -> Any:
     unknown = sorted(set(values) - names - {"model_type"})
     if unknown:
         raise ConfigError(f"{kind.__module__}.{kind.__qualname__} has no {', '.join(unknown)}")
-    return kind(**{k: _tuples(v) for k, v in values.items() if k in names})
+    return kind(**{k: tuples(v) for k, v in values.items() if k in names})
 
 
 FIXED = ("model", "task", "seed", "batch_size", "loss", "data", "tokenizer", "optimizer")

@@ -58,6 +58,22 @@ class Stopped(UserError):
 
 
 @contextlib.contextmanager
+def extra(name: str, library: str) -> Iterator[None]:
+    """Around the import of an optional library: where it is missing, a ConfigError with the line that installs it.
+
+    >>> with extra("clean", "ftfy"):
+    ...     import no_such_library
+    Traceback (most recent call last):
+        ...
+    jaxlm.errors.ConfigError: ftfy is not installed: pip install "jaxlm[clean]"
+    """
+    try:
+        yield
+    except ImportError as error:
+        raise ConfigError(f'{library} is not installed: pip install "jaxlm[{name}]"') from error
+
+
+@contextlib.contextmanager
 def exits(debug: bool = False) -> Iterator[None]:
     """Run a command's body; on an error print one line to stderr and exit with its code (`debug`: the traceback too)."""
     try:

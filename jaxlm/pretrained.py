@@ -16,11 +16,12 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxlm import config, sharding
-from jaxlm.config import Compute, choose
+from jaxlm.config import Compute
 from jaxlm.errors import ConfigError, DataError
 from jaxlm.layers.block import unstack
 from jaxlm.models import configuration, family, family_named, has_decoder, init_params, make_model
 from jaxlm.models.names import Names, entries
+from jaxlm.overrides import choose
 from jaxlm.text.tokenizer import load_tokenizer, save_tokenizer
 from jaxlm.training import checkpoint, manifest
 from jaxlm.training.resume import DIGESTS

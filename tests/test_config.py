@@ -6,9 +6,10 @@ import json
 import pytest
 
 from jaxlm import default
-from jaxlm.config import Run, choose, differences, from_dict, load_file, override, to_dict
+from jaxlm.config import Run, differences, from_dict, load_file, to_dict
 from jaxlm.errors import ConfigError
 from jaxlm.models import gpt2
+from jaxlm.overrides import choose, override
 
 RUN = default.config
 

@@ -14,7 +14,7 @@ from jaxlm.errors import DataError
 from jaxlm.inference.generate import generate_text
 from jaxlm.models import gpt2
 from jaxlm.pretrained import paths
-from jaxlm.text.tokenizer import train_tokenizer
+from jaxlm.text.training import train_tokenizer
 from jaxlm.weights import flax_files
 from tests.foreign import BERT, config_of, flax_tree, gguf_file, made, tensors_of
 

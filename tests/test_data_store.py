@@ -11,7 +11,7 @@ from jaxlm.data import prepare as preparing
 from jaxlm.data.prepare import prepare, split, store_key, training_documents, validation_documents
 from jaxlm.data.store import open_store, write_manifest, write_shard
 from jaxlm.errors import ConfigError, DataError
-from jaxlm.text.tokenizer import train_tokenizer
+from jaxlm.text.training import train_tokenizer
 
 TEXTS = [f"document {i}, with {i * i} in it\n" for i in range(200)]
 

@@ -7,8 +7,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from jaxlm.errors import ConfigError, DataError
-from jaxlm.text import bpe
-from jaxlm.text.tokenizer import load_tokenizer, train_tokenizer
+from jaxlm.text import fast
+from jaxlm.text.tokenizer import load_tokenizer
+from jaxlm.text.training import train_tokenizer
 from jaxlm.text.unicode import well_formed
 
 TEXTS = ["def f(x):\n    return x + 1\n", "the cat sat on the mat; the dog sat on the cat", "naïve café, 東京"] * 4
@@ -31,9 +32,9 @@ def test_lone_surrogates_become_replacement_characters(tokenizer):
 
 
 def test_text_never_becomes_a_control_token(tokenizer):
-    ids = tokenizer.encode(f"a{bpe.EOS}b")
-    assert tokenizer.eos_id not in ids and tokenizer.decode(ids) == f"a{bpe.EOS}b"
-    assert tokenizer.decode([tokenizer.eos_id, *ids]) == f"a{bpe.EOS}b"
+    ids = tokenizer.encode(f"a{fast.EOS}b")
+    assert tokenizer.eos_id not in ids and tokenizer.decode(ids) == f"a{fast.EOS}b"
+    assert tokenizer.decode([tokenizer.eos_id, *ids]) == f"a{fast.EOS}b"
 
 
 def test_a_batch_is_its_texts(tokenizer):
@@ -57,7 +58,7 @@ def test_training_is_deterministic_and_saving_keeps_everything(kind, tmp_path):
 
 def test_loaded_text_never_becomes_a_control_token(tokenizer, tmp_path):
     tokenizer.save(tmp_path)
-    assert tokenizer.eos_id not in load_tokenizer(tmp_path).encode(bpe.EOS)
+    assert tokenizer.eos_id not in load_tokenizer(tmp_path).encode(fast.EOS)
 
 
 def test_transformers_opens_what_is_saved(tokenizer, tmp_path):
@@ -81,11 +82,11 @@ def test_vocab_and_merges(tokenizer, tmp_path):
     tokenizer.engine.model.save(str(tmp_path))
     loaded = load_tokenizer(tmp_path)
     assert loaded.encode(TEXTS[2]) == tokenizer.encode(TEXTS[2])
-    assert loaded.eos_id == tokenizer.eos_id and loaded.eos_id not in loaded.encode(bpe.EOS)
+    assert loaded.eos_id == tokenizer.eos_id and loaded.eos_id not in loaded.encode(fast.EOS)
 
 
 def test_robertas_end_is_its_own(tmp_path):
-    vocabulary = {"<s>": 0, "<pad>": 1, "</s>": 2, "a": 3, bpe.EOS: 4}
+    vocabulary = {"<s>": 0, "<pad>": 1, "</s>": 2, "a": 3, fast.EOS: 4}
     (tmp_path / "vocab.json").write_text(json.dumps(vocabulary))
     (tmp_path / "merges.txt").write_text("#version: 0.2\n")
     loaded = load_tokenizer(tmp_path)

@@ -15,10 +15,10 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from jaxlm.config import choose
 from jaxlm.errors import ConfigError
 from jaxlm.layers.sight import Sight
 from jaxlm.ops.dropout import dropout, fold, split
+from jaxlm.overrides import choose
 
 HIDDEN = ("batch", None, None)
 # What the forward pass keeps for the backward pass; the rest is computed again.

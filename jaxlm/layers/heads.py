@@ -10,11 +10,11 @@ import flax.linen as nn
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
-from jaxlm.config import choose
 from jaxlm.layers.embed import unembed
 from jaxlm.layers.linear import Constant, Linear, Normal
 from jaxlm.layers.mlp import activation
 from jaxlm.ops.dropout import dropout, split
+from jaxlm.overrides import choose
 from jaxlm.sharding import gather, spec
 
 

@@ -9,9 +9,9 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from jaxlm.config import choose
 from jaxlm.layers.linear import Linear, Normal
 from jaxlm.ops.dropout import dropout
+from jaxlm.overrides import choose
 
 # Hugging Face's names of activations -> the function.
 ACTIVATIONS = {

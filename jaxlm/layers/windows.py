@@ -5,8 +5,8 @@ Read next: `layers/block.py`, whose `Layers` take the kinds.
 
 from collections.abc import Sequence
 
-from jaxlm.config import choose
 from jaxlm.errors import ConfigError
+from jaxlm.overrides import choose
 
 WHOLE, WINDOW = "full_attention", "sliding_attention"
 

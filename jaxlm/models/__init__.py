@@ -26,9 +26,10 @@ from typing import Any
 import flax.linen as nn
 import jax.numpy as jnp
 
-from jaxlm.config import Compute, choose
+from jaxlm.config import Compute
 from jaxlm.errors import ConfigError
 from jaxlm.models.output import Dims
+from jaxlm.overrides import choose
 from jaxlm.sharding import spec
 
 # model_type -> (module, class). A new family adds one row.

@@ -6,10 +6,10 @@ Keys that a Config has no field for are kept in its `extra`; keys that a file le
 import dataclasses
 from typing import Any
 
-from jaxlm.config import coerce, field_types
 from jaxlm.errors import DataError
 from jaxlm.frozen import Frozen
 from jaxlm.models import rope_keys
+from jaxlm.overrides import coerce, field_types
 
 # Told anew on the way out, or of no meaning here.
 OURS = ("architectures", "model_type")

@@ -9,7 +9,7 @@ from typing import Any
 import flax.linen as nn
 import jax.numpy as jnp
 
-from jaxlm.config import Compute, choose
+from jaxlm.config import Compute
 from jaxlm.frozen import Frozen
 from jaxlm.layers.block import HIDDEN, Layers
 from jaxlm.layers.blocks import PostBlock
@@ -24,6 +24,7 @@ from jaxlm.models.bert import dims
 from jaxlm.models.names import LABELS, Names, classes, linear, norm, vocabulary
 from jaxlm.models.output import Flags, Ids, Key, Output
 from jaxlm.ops.dropout import dropout, split
+from jaxlm.overrides import choose
 
 __all__ = ["NAMES", "SIZES", "Config", "Electra", "dims"]
 

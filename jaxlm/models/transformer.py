@@ -10,7 +10,7 @@ import flax.linen as nn
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from jaxlm.config import Compute, choose
+from jaxlm.config import Compute
 from jaxlm.frozen import Frozen
 from jaxlm.layers.cache import leave
 from jaxlm.layers.embed import check_length, lookup, unembed
@@ -22,6 +22,7 @@ from jaxlm.models.names import Names, Row, linear, norm, same
 from jaxlm.models.output import Flags, Ids, Key, Output
 from jaxlm.ops.dropout import split
 from jaxlm.ops.positions import sinusoids
+from jaxlm.overrides import choose
 
 
 @dataclasses.dataclass(frozen=True)

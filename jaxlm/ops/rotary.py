@@ -10,9 +10,9 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
-from jaxlm.config import choose
 from jaxlm.errors import ConfigError
 from jaxlm.frozen import Frozen
+from jaxlm.overrides import choose
 
 
 @dataclasses.dataclass(frozen=True)

@@ -3,7 +3,7 @@
 import importlib
 from types import ModuleType
 
-from jaxlm.config import choose
+from jaxlm.overrides import choose
 
 # Name of the task -> its module. A new task adds one row.
 TASKS = {"causal-lm": "jaxlm.tasks.causal_lm"}

@@ -1,6 +1,6 @@
 """The tokenizer inside a GGUF file: byte-level BPE ("gpt2") or SentencePiece's BPE with scores ("llama").
 
-Read next: `bpe.py`, whose tokenizer it becomes; `weights/gguf.py` reads the file.
+Read next: `fast.py`, whose tokenizer it becomes; `weights/gguf.py` reads the file.
 """
 
 from collections.abc import Mapping, Sequence
@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from jaxlm.errors import DataError
-from jaxlm.text import bpe
+from jaxlm.text import fast
 
 UNKNOWN, CONTROL, USER_DEFINED, BYTE = 2, 3, 4, 6  # tokenizer.ggml.token_type
 # tokenizer.ggml.pre -> how text is cut before the merges: a pattern, or GPT-2's own after each digit is set apart, or GPT-2's own.
@@ -16,7 +16,7 @@ LLAMA3 = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^
 CUTS = {"gpt-2": None, "smollm": "digits", "llama-bpe": LLAMA3, "llama3": LLAMA3, "qwen2": LLAMA3.replace("{1,3}", "")}
 
 
-def load(path: Path) -> bpe.FastTokenizer:
+def load(path: Path) -> fast.FastTokenizer:
     """The tokenizer of a GGUF file; raises DataError where it has none, or one of a kind that is not read."""
     from jaxlm.weights import gguf  # not at the top: few need it
 
@@ -29,12 +29,12 @@ def load(path: Path) -> bpe.FastTokenizer:
     makers = {"gpt2": _byte_level, "llama": _sentencepiece}
     if about.get("model") not in makers or len(kinds) != len(tokens):
         raise DataError(f"{path}: its tokenizer is a {str(about.get('model'))[:30]!r}; {' and '.join(makers)} are read")
-    with bpe._readable(path):
+    with fast.readable(path):
         engine = makers[about["model"]](tokens, kinds, about)
         _add_controls(engine, tokens, kinds)
         _add_template(engine, tokens, about, default=about["model"] == "llama")
     eos, pad = (_token(tokens, about, name) for name in ("eos", "padding"))
-    return bpe._finish(engine, eos, pad)
+    return fast.finish(engine, eos, pad)
 
 
 def _byte_level(tokens: list[str], kinds: Sequence[int], about: Mapping[str, Any]) -> Any:

@@ -1,16 +1,15 @@
-"""The tokenizer as the rest of the house sees it: a protocol, one way to load one, one way to train one.
+"""The tokenizer as the rest of the house sees it: a protocol, one way to load one.
 
-Read next: `bpe.py` (byte-level BPE), `characters.py`, `wordpiece.py`, `gguf_vocabulary.py`; `../data/prepare.py` is where texts become ids.
+Read next: `fast.py`, `bpe.py`, `characters.py`, `wordpiece.py`, `gguf_vocabulary.py`; `../data/prepare.py` is where texts become ids.
 """
 
-import difflib
 import shutil
 import typing
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
-from jaxlm.errors import ConfigError, DataError
-from jaxlm.text import bpe, characters, gguf_vocabulary, wordpiece
+from jaxlm.errors import DataError
+from jaxlm.text import bpe, characters, fast, gguf_vocabulary, wordpiece
 from jaxlm.weights import hub
 
 
@@ -31,11 +30,9 @@ class Tokenizer(typing.Protocol):
     def save(self, directory: str | Path) -> None: ...
 
 
-KINDS = {"bpe": bpe.train, "char": characters.train}
-
 # The files that tell what lies in a folder -> the function that reads it; the first row that fits is taken.
 FORMATS = {
-    ("tokenizer.json",): bpe.load,
+    ("tokenizer.json",): fast.load,
     ("vocab.json", "merges.txt"): bpe.load_vocab_and_merges,
     ("characters.json",): characters.load,
     ("vocab.txt",): wordpiece.load,
@@ -64,19 +61,6 @@ def load_tokenizer(path: str | Path) -> Tokenizer:
     wanted = ", ".join(" + ".join(names) for names in FORMATS)
     state = "holds no tokenizer" if folder.is_dir() else "is not a folder"
     raise DataError(f"{folder} {state}: give a folder with {wanted}, or a run directory")
-
-
-def train_tokenizer(kind: str, texts: Iterable[str], vocab_size: int) -> Tokenizer:
-    """A tokenizer of a kind ("bpe", "char") trained on texts; the same texts give the same bytes.
-
-    `vocab_size` is an upper bound: a small corpus fills less; "char" takes what the texts hold and ignores it.
-    Raises ConfigError for an unknown kind, DataError for texts without any character.
-    """
-    if kind not in KINDS:
-        near = difflib.get_close_matches(kind, KINDS, n=1, cutoff=0.3)
-        mend = f"did you mean {near[0]}?" if near else f"the kinds are {', '.join(KINDS)}"
-        raise ConfigError(f"unknown tokenizer.kind={kind}: {mend}")
-    return KINDS[kind](texts, vocab_size)
 
 
 def save_tokenizer(tokenizer: Tokenizer | str | Path | None, directory: str | Path) -> None:

@@ -6,19 +6,19 @@ Lower case unless `tokenizer_config.json` beside it says otherwise, and [CLS] ..
 from pathlib import Path
 
 from jaxlm.errors import DataError
-from jaxlm.text import bpe
+from jaxlm.text import fast
 
 CONTROL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 
 
-def load(directory: Path) -> bpe.FastTokenizer:
+def load(directory: Path) -> fast.FastTokenizer:
     """Read `vocab.txt`; raises DataError where it is damaged or lacks [UNK], [CLS] or [SEP]."""
     from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
 
     path = Path(directory) / "vocab.txt"
-    settings = bpe._settings(path.with_name("tokenizer_config.json"))
+    settings = fast.settings(path.with_name("tokenizer_config.json"))
     vocabulary = _read(path)
-    with bpe._readable(path):
+    with fast.readable(path):
         engine = Tokenizer(models.WordPiece(vocabulary, unk_token="[UNK]"))
         lower, chinese = (settings.get(key, True) for key in ("do_lower_case", "tokenize_chinese_chars"))
         engine.normalizer = normalizers.BertNormalizer(True, bool(chinese), settings.get("strip_accents"), bool(lower))
@@ -30,7 +30,7 @@ def load(directory: Path) -> bpe.FastTokenizer:
             special_tokens=[(name, vocabulary[name]) for name in ("[CLS]", "[SEP]")],
         )
         engine.add_special_tokens([name for name in CONTROL if name in vocabulary])
-    return bpe._finish(engine, "[SEP]", "[PAD]" if "[PAD]" in vocabulary else None)
+    return fast.finish(engine, "[SEP]", "[PAD]" if "[PAD]" in vocabulary else None)
 
 
 def _read(path: Path) -> dict[str, int]:

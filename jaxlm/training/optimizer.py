@@ -6,7 +6,8 @@ from typing import Any
 import jax
 import optax
 
-from jaxlm.config import Optimizer, choose
+from jaxlm.config import Optimizer
+from jaxlm.overrides import choose
 from jaxlm.training.schedule import Schedule, make_schedule
 
 UNDECAYED = {"bias", "scale"}

@@ -5,7 +5,8 @@ from collections.abc import Callable
 import jax.numpy as jnp
 import optax
 
-from jaxlm.config import Optimizer, choose
+from jaxlm.config import Optimizer
+from jaxlm.overrides import choose
 
 Schedule = Callable[[int], float]
 

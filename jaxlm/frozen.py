@@ -16,3 +16,6 @@ class Frozen(dict):
 
     def __setitem__(self, key: Any, value: Any) -> None:
         raise TypeError(f"a frozen value is not changed: make another one with {key!r}")
+
+    def __reduce__(self) -> tuple:
+        return type(self), (dict(self),)  # a dict's own way of unpickling sets its items

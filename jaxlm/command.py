@@ -5,8 +5,6 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-import jax
-
 from jaxlm.errors import ConfigError, exits
 
 
@@ -32,5 +30,7 @@ def run_command(main: Callable[[list[str]], None], usage: str) -> None:
 
 def keep_compiled_programs() -> None:
     """Compile a program once a machine: the next command finds it on disk, unless JAX_COMPILATION_CACHE_DIR says otherwise."""
+    import jax  # not at the top: worker processes import the command's module again, and need no JAX
+
     if jax.config.jax_compilation_cache_dir is None:
         jax.config.update("jax_compilation_cache_dir", str(Path("~/.cache/jaxlm/compiled").expanduser()))

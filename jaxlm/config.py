@@ -23,6 +23,7 @@ class Data:
     column: str = "text"  # the column of jsonl, csv, tsv, parquet or TFDS that holds the text
     split: str = "train"  # TFDS: the split that is read
     data_dir: str | None = None  # TFDS: where prepared data sets lie
+    clean: tuple[Any, ...] = ()  # steps of text/clean.py: names, or (name, {option: value}), as in ("html", ("length", {"minimum": 50}))
     validation: float = 0.05  # share of documents held out by a hash of their text
     sequence_length: int = 256  # tokens a row
     packing: str = "windows"  # "windows" of one stream, or whole "documents" side by side that do not see each other

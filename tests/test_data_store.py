@@ -7,8 +7,10 @@ import numpy as np
 import pytest
 
 from jaxlm import config
+from jaxlm.data import portions, shards
 from jaxlm.data import prepare as preparing
-from jaxlm.data.prepare import prepare, split, store_key, training_documents, validation_documents
+from jaxlm.data.prepare import prepare, store_key, training_documents, validation_documents
+from jaxlm.data.split import split
 from jaxlm.data.store import open_store, write_manifest, write_shard
 from jaxlm.errors import ConfigError, DataError
 from jaxlm.text.training import train_tokenizer
@@ -20,8 +22,8 @@ TEXTS = [f"document {i}, with {i * i} in it\n" for i in range(200)]
 def corpus(tmp_path, monkeypatch):
     for i, text in enumerate(TEXTS):
         (tmp_path / f"{i:04d}.txt").write_text(text)
-    monkeypatch.setattr(preparing, "SHARD_BYTES", 1500)
-    monkeypatch.setattr(preparing, "BATCH_BYTES", 400)
+    monkeypatch.setattr(portions, "PORTION_BYTES", 1500)
+    monkeypatch.setattr(shards, "BATCH_BYTES", 400)
     data = config.Data(source=f"{tmp_path}/*.txt", cache=str(tmp_path / "cache"), validation=0.1)
     return data, train_tokenizer("bpe", TEXTS, 300)
 
@@ -59,7 +61,7 @@ def test_prepare_keeps_every_document_in_order(corpus):
     data, tokenizer = corpus
     lines = []
     train, validation = prepare(data, data.source, tokenizer, lines.append)
-    assert len(lines) == len(train.shards) + len(validation.shards) > 3
+    assert len(lines) == len(train.shards) > 3
     for store, texts in ((train, list(training_documents(data, data.source))), (validation, list(validation_documents(data, data.source)))):
         assert store.bytes == sum(len(text.encode()) for text in texts)
         assert (store.vocab_size, store.tokenizer) == (tokenizer.vocab_size, tokenizer.digest)
@@ -77,7 +79,7 @@ def test_prepare_keeps_every_document_in_order(corpus):
 def test_prepare_finds_its_store_again(corpus, monkeypatch):
     data, tokenizer = corpus
     first, _ = prepare(data, data.source, tokenizer)
-    monkeypatch.setattr(preparing, "_build", None)  # would raise if it were called
+    monkeypatch.setattr(preparing, "build", None)  # would raise if it were called
     assert prepare(data, data.source, tokenizer)[0].directory == first.directory
     for change in ({"validation": 0.2}, {"column": "body"}):
         assert store_key(dataclasses.replace(data, **change), data.source, tokenizer) != store_key(data, data.source, tokenizer)
@@ -143,12 +145,12 @@ def _flip(content):
 def test_a_damaged_shard_is_named_and_the_mend_works(damage, word, corpus):
     data, tokenizer = corpus
     train, _ = prepare(data, data.source, tokenizer)
-    path = train.directory / "00001.arrow"
+    path = train.directory / "00000-00001.arrow"
     content = path.read_bytes()
     path.unlink()
     if damage:
         path.write_bytes(damage(content))
-    with pytest.raises(DataError, match=rf"00001\.arrow is {word}.*delete {train.directory.parent}") as error:
+    with pytest.raises(DataError, match=rf"00000-00001\.arrow is {word}.*delete {train.directory.parent}") as error:
         prepare(data, data.source, tokenizer)
     assert "\n" not in str(error.value)
 

@@ -50,9 +50,13 @@ ONLY = {
     "torch": ("benchmarks.",),
     "transformers": ("benchmarks.",),
     "matplotlib": ("explain.",),
+    "apache_beam": ("data.beam",),
+    "gensim": ("benchmarks.",),
 }
 # Libraries that a module imports where it uses them, inside a function.
-LATE = {*ONLY, "tokenizers", "sentencepiece", "rich", "msgpack", "safetensors", "tensorboardX", "wandb"} - {"flax"}
+LATE = {*ONLY, "tokenizers", "sentencepiece", "rich", "msgpack", "safetensors", "tensorboardX", "wandb", "ftfy", "py3langid", "jinja2"} - {
+    "flax"
+}
 
 
 def name_of(path):

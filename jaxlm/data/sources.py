@@ -4,23 +4,52 @@
 sources, each prepared on its own; `batches.py` mixes their rows. Read next: `prepare.py`.
 """
 
+import dataclasses
 import hashlib
+import itertools
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 from jaxlm.data import files, stdlib, tfds
 from jaxlm.text.unicode import well_formed
 
+UNIT_BYTES = 256 << 20  # of files
+Report = Callable[[str], None]
 
-def documents(
-    source: str,
-    column: str = "text",
-    split: str = "train",
-    data_dir: str | None = None,
-    report: Callable[[str], None] | None = None,
+
+@dataclasses.dataclass(frozen=True)
+class Unit:
+    """A share of a source that is read from its beginning by one reader."""
+
+    number: int
+    source: str
+    files: tuple[str, ...] = ()  # none: the whole source
+
+
+def units(source: str, data_dir: str | None = None) -> list[Unit]:
+    """The units of a source: files side by side until 256 MiB are reached; of TFDS and the standard library the whole."""
+    if source == "stdlib" or source.startswith("tfds:"):
+        return [Unit(0, source)]
+    return [Unit(number, source, names) for number, names in enumerate(_groups(files.list_files(source)))]
+
+
+def _groups(paths: Iterable[Path]) -> Iterator[tuple[str, ...]]:
+    names, size = [], 0
+    for path in paths:
+        names.append(str(path))
+        size += path.stat().st_size
+        if size >= UNIT_BYTES:
+            yield tuple(names)
+            names, size = [], 0
+    if names:
+        yield tuple(names)
+
+
+def unit_documents(
+    unit: Unit, column: str = "text", split: str = "train", data_dir: str | None = None, report: Report | None = None
 ) -> Iterator[str]:
-    """The texts of a source, always in the same order, without empty ones; lone surrogates become U+FFFD.
+    """The texts of a unit, always in the same order, without empty ones; lone surrogates become U+FFFD.
 
     Args:
       column: the column of a table or of TFDS that holds the text.
@@ -30,15 +59,23 @@ def documents(
 
     Raises DataError for a source that is not there, damaged, or without the column.
     """
-    return (well_formed(text) for text in _raw(source, column, split, data_dir, report) if text)
+    return (well_formed(text) for text in _raw(unit, column, split, data_dir, report) if text)
 
 
-def _raw(source: str, column: str, split: str, data_dir: str | None, report: Callable[[str], None] | None) -> Iterator[str]:
-    if source == "stdlib":
+def _raw(unit: Unit, column: str, split: str, data_dir: str | None, report: Report | None) -> Iterator[str]:
+    if unit.source == "stdlib":
         return stdlib.stdlib_documents(report)
-    if source.startswith("tfds:"):
-        return tfds.tfds_documents(tfds.tfds_directory(source.removeprefix("tfds:"), data_dir), column, split)
-    return files.file_documents(files.list_files(source), column)
+    if unit.source.startswith("tfds:"):
+        return tfds.tfds_documents(tfds.tfds_directory(unit.source.removeprefix("tfds:"), data_dir), column, split)
+    return files.file_documents(map(Path, unit.files), column)
+
+
+def documents(
+    source: str, column: str = "text", split: str = "train", data_dir: str | None = None, report: Report | None = None
+) -> Iterator[str]:
+    """The texts of a whole source: those of its units, as `unit_documents` yields them."""
+    parts = [unit_documents(unit, column, split, data_dir, report) for unit in units(source, data_dir)]
+    return itertools.chain.from_iterable(parts)
 
 
 def source_files(source: str, data_dir: str | None = None) -> list[Path]:

@@ -8,24 +8,38 @@ import dataclasses
 import functools
 import hashlib
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from jaxlm.errors import DataError
-from jaxlm.text.unicode import well_formed
+from jaxlm.text import chat
+from jaxlm.text.encoding import Encoding
+from jaxlm.text.unicode import places, well_formed
 
 
 @dataclasses.dataclass(frozen=True)
 class Characters:
-    """A character tokenizer; `characters[i]` is the text of id i."""
+    """A character tokenizer; `characters[i]` is the text of id i. It has no control tokens and adds nothing around a text."""
 
     characters: str
+    chat_template: chat.Template = None
+    bos_id: None = None
     eos_id: None = None
     pad_id: None = None
+    unk_id: None = None
+    cls_id: None = None
+    sep_id: None = None
+    mask_id: None = None
 
     @property
     def vocab_size(self) -> int:
         return len(self.characters)
+
+    @property
+    def controls(self) -> dict[str, int]:
+        """There are no control tokens."""
+        return {}
 
     @property
     def digest(self) -> str:
@@ -35,8 +49,18 @@ class Characters:
     def _ids(self) -> dict[str, int]:
         return {character: i for i, character in enumerate(self.characters)}
 
-    def encode(self, text: str) -> list[int]:
+    def encode(self, text: str, pair: str | None = None, *, add_special_tokens: bool = True, allow_special: bool = False) -> Encoding:
         """Ids, one a character; raises DataError for a character that the training texts did not hold."""
+        texts = [text] if pair is None else [text, pair]
+        return Encoding([i for each in texts for i in self._encode(each)], lambda: _details(texts))
+
+    def encode_batch(
+        self, texts: Sequence[str | tuple[str, str]], *, add_special_tokens: bool = True, allow_special: bool = False
+    ) -> list[list[int]]:
+        """Ids of many texts, or of many pairs."""
+        return [self._encode(text) if isinstance(text, str) else list(self.encode(*text)) for text in texts]
+
+    def _encode(self, text: str) -> list[int]:
         try:
             return [self._ids[character] for character in well_formed(text)]
         except KeyError as error:
@@ -45,9 +69,6 @@ class Characters:
                 "train it on texts that hold it, or use tokenizer.kind=bpe"
             ) from None
 
-    def encode_batch(self, texts: list[str]) -> list[list[int]]:
-        return [self.encode(text) for text in texts]
-
     def decode(self, ids: Sequence[int]) -> str:
         """The text of ids; raises DataError for an id outside the vocabulary."""
         wrong = [i for i in ids if not 0 <= i < self.vocab_size]
@@ -55,11 +76,25 @@ class Characters:
             raise DataError(f"id {wrong[0]} is not of this tokenizer: its ids are 0 to {self.vocab_size - 1}")
         return "".join(self.characters[i] for i in ids)
 
+    def piece(self, i: int) -> str | None:
+        """The character of an id."""
+        return self.characters[i] if 0 <= i < self.vocab_size else None
+
+    def apply_chat_template(self, messages: Sequence[Mapping[str, Any]], **arguments: Any) -> Any:
+        """Ids of a conversation: see `chat.apply`."""
+        return chat.apply(self, messages, **arguments)
+
     def save(self, directory: str | Path) -> None:
         """Write `characters.json` into the directory, which is made if need be."""
         folder = Path(directory)
         folder.mkdir(parents=True, exist_ok=True)
         (folder / "characters.json").write_text(_canonical(self), encoding="utf-8")
+
+
+def _details(texts: list[str]) -> tuple[list[int], list[tuple[int, int]]]:
+    ends = [places(text) or range(len(text) + 1) for text in texts]
+    spans = [span for row in ends for span in zip(row[:-1], row[1:], strict=True)]
+    return [side for side, row in enumerate(ends) for _ in row[:-1]], spans
 
 
 def _canonical(tokenizer: Characters) -> str:

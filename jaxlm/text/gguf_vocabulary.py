@@ -33,18 +33,29 @@ def load(path: Path) -> fast.FastTokenizer:
         engine = makers[about["model"]](tokens, kinds, about)
         _add_controls(engine, tokens, kinds)
         _add_template(engine, tokens, about, default=about["model"] == "llama")
-    eos, pad = (_token(tokens, about, name) for name in ("eos", "padding"))
-    return fast.finish(engine, eos, pad)
+    eos, pad, bos = (_token(tokens, about, name) for name in ("eos", "padding", "bos"))
+    template = known.get("tokenizer.chat_template")
+    more = {} if bos is None else {"bos": bos}
+    return fast.finish(engine, eos, pad, chat_template=template if isinstance(template, str) else None, **more)
 
 
 def _byte_level(tokens: list[str], kinds: Sequence[int], about: Mapping[str, Any]) -> Any:
-    from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers
+    from tokenizers import Tokenizer, decoders, models
 
     pre = about.get("pre")
     if pre not in CUTS:
         raise ValueError(f"its text is cut in the way {str(pre)[:30]!r}; {', '.join(CUTS)} are read")
     merges = [tuple(merge.split(" ", 1)) for merge in about["merges"]]
     engine = Tokenizer(models.BPE({token: i for i, token in enumerate(tokens)}, merges, ignore_merges=CUTS[pre] == LLAMA3))
+    engine.decoder = decoders.ByteLevel()
+    cut_as(engine, pre)
+    return engine
+
+
+def cut_as(engine: Any, pre: str) -> None:
+    """Let a byte-level engine cut its text as `tokenizer.ggml.pre` says, one of CUTS."""
+    from tokenizers import Regex, normalizers, pre_tokenizers
+
     if pre == "qwen2":
         engine.normalizer = normalizers.NFC()
     parts = [pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=CUTS[pre] in (None, "digits"))]
@@ -53,8 +64,6 @@ def _byte_level(tokens: list[str], kinds: Sequence[int], about: Mapping[str, Any
     elif CUTS[pre]:
         parts.insert(0, pre_tokenizers.Split(Regex(CUTS[pre]), "isolated"))
     engine.pre_tokenizer = pre_tokenizers.Sequence(parts)
-    engine.decoder = decoders.ByteLevel()
-    return engine
 
 
 def _sentencepiece(tokens: list[str], kinds: Sequence[int], about: Mapping[str, Any]) -> Any:

@@ -8,7 +8,7 @@ from jaxlm.errors import DataError
 
 OFFLINE = ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE")
 NAME = re.compile(r"[\w-][\w.-]{0,95}(/[\w-][\w.-]{0,95})?", re.ASCII)  # owner/name, or name alone
-ABOUT = ["*.json", "*.txt", "*.model"]
+ABOUT = ["*.json", "*.txt", "*.model", "*.spm", "*.jinja"]
 # In the order of preference.
 WEIGHTS = ["model*.safetensors", "flax_model*.msgpack"]
 

@@ -1,50 +1,223 @@
-"""Tokenizers learnt from texts. Read next: `../tokenize.py`, the command."""
+"""Tokenizers learnt from texts, in bounded memory. Read next: `counting.py` and `unigram.py`; `../tokenize.py` is the command."""
 
+import collections
+import dataclasses
 import difflib
-from collections.abc import Iterable, Iterator
+import itertools
+import json
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import Any
 
 from jaxlm.errors import ConfigError, DataError
-from jaxlm.text import bpe, characters, fast
+from jaxlm.text import bpe, characters, fast, unigram
+from jaxlm.text.counting import count_words, repeated
 from jaxlm.text.tokenizer import Tokenizer
 from jaxlm.text.unicode import well_formed
 
+DIRECT = 1 << 24  # characters: a smaller corpus is held in memory, and the library counts its words
+DISTINCT, SAMPLE = 2_000_000, 8192  # what is kept of a large corpus: see Settings
+LETTERS = 1000  # characters that a WordPiece vocabulary holds at most, the most frequent (as BERT's trainer)
+LONGEST = 100  # characters: WordPiece reads a longer word as unknown
+NOTHING = "there is no text to train a tokenizer on: check data.source"
+CONTROL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 
-def train_tokenizer(kind: str, texts: Iterable[str], vocab_size: int) -> Tokenizer:
-    """A tokenizer of a kind ("bpe", "char") trained on texts; the same texts give the same bytes.
+
+@dataclasses.dataclass(frozen=True)
+class Settings:
+    """How to train; the last three bound the memory and say what was left out."""
+
+    lower: bool = False  # lower case, in training and in use
+    seed: int = 0  # of Unigram's sample
+    distinct: int = DISTINCT  # words counted at a time, of bpe, wordpiece and word
+    sample: int = SAMPLE  # pieces of 1,024 characters that Unigram learns from
+    report: Callable[[str], None] = lambda line: None
+
+
+def train_tokenizer(kind: str, texts: Iterable[str], vocab_size: int, settings: Settings = Settings()) -> Tokenizer:
+    """A tokenizer of a kind ("bpe", "wordpiece", "unigram", "word", "char") trained on texts; the same texts give the same bytes.
 
     `vocab_size` is an upper bound: a small corpus fills less; "char" takes what the texts hold and ignores it.
-    Raises ConfigError for an unknown kind, DataError for texts without any character.
+    Raises ConfigError for an unknown kind or too small a vocabulary, DataError for texts without any character.
     """
+    if min(settings.distinct, settings.sample) < 1:
+        raise ConfigError(f"distinct={settings.distinct}, sample={settings.sample}: both are at least 1")
     if kind not in KINDS:
         near = difflib.get_close_matches(kind, KINDS, n=1, cutoff=0.3)
         mend = f"did you mean {near[0]}?" if near else f"the kinds are {', '.join(KINDS)}"
         raise ConfigError(f"unknown tokenizer.kind={kind}: {mend}")
-    return KINDS[kind](texts, vocab_size)
+    return KINDS[kind](_with_text(texts), vocab_size, settings)
 
 
-def train_bpe(texts: Iterable[str], vocab_size: int) -> fast.FastTokenizer:
+def train_bpe(texts: Iterable[str], vocab_size: int, settings: Settings = Settings()) -> fast.FastTokenizer:
     """Learn the merges from texts; GPT-2's pre-tokenizer, `<|endoftext|>` as id 0, the bytes after it.
 
-    Raises ConfigError for a vocabulary that cannot hold the bytes, DataError for no text at all.
+    Raises ConfigError for a vocabulary that cannot hold the bytes.
     """
     from tokenizers import models, pre_tokenizers, trainers
 
-    if vocab_size < 257:
-        raise ConfigError(f"tokenizer.vocab_size={vocab_size} is too small: 256 bytes and {fast.EOS} need at least 257")
-    engine = bpe.byte_level(models.BPE())
+    _at_least(vocab_size, 257, f"256 bytes and {fast.EOS}")
+    engine = _lowering(bpe.byte_level(models.BPE()), settings)
     alphabet = pre_tokenizers.ByteLevel.alphabet()
     trainer = trainers.BpeTrainer(vocab_size=vocab_size, special_tokens=[fast.EOS], initial_alphabet=alphabet, show_progress=False)
-    seen = [0]
-    engine.train_from_iterator(_counted(texts, seen), trainer)
-    if not seen[0]:
-        raise DataError("there is no text to train a tokenizer on: check data.source")
+    first, whole = _first(texts, DIRECT)
+    if whole:
+        engine.train_from_iterator(first, trainer)
+    else:
+        engine.model = _learn(models.BPE(), _counted(itertools.chain(first, texts), engine, settings), trainer)
+        engine.add_special_tokens([fast.EOS])
     return fast.finish(engine, fast.EOS, None)
 
 
-def _counted(texts: Iterable[str], seen: list[int]) -> Iterator[str]:
-    for text in texts:
-        seen[0] += len(text)
+def train_wordpiece(texts: Iterable[str], vocab_size: int, settings: Settings = Settings()) -> fast.FastTokenizer:
+    """Learn pieces as BERT's (Schuster and Nakajima 2012), by BPE's merges; [PAD] is 0, [UNK] 1, [CLS] 2, [SEP] 3, [MASK] 4.
+
+    Raises ConfigError for a vocabulary that cannot hold the characters.
+    """
+    from tokenizers import models, trainers
+
+    engine = _bert({name: i for i, name in enumerate(CONTROL)}, settings)
+    counts = {word: number for word, number in _counted(texts, engine, settings).items() if len(word) <= LONGEST}
+    letters = _letters(counts)
+    # The library numbers "##x" in the order of its hash table, another at each run: so each gets its place beforehand.
+    later = sorted({f"##{letter}" for word in counts for letter in word[1:] if letter in letters})
+    _at_least(vocab_size, len(CONTROL) + len(later) + len(letters), "the control tokens and the characters")
+    trainer = trainers.WordPieceTrainer(
+        vocab_size=vocab_size, special_tokens=[*CONTROL, *later], initial_alphabet=sorted(letters), limit_alphabet=len(letters),
+        show_progress=False,
+    )  # fmt: skip
+    learnt = _learn(models.WordPiece(unk_token="[UNK]"), counts, trainer)
+    return _finish(_bert(_vocabulary(learnt), settings))
+
+
+def train_words(texts: Iterable[str], vocab_size: int, settings: Settings = Settings()) -> fast.FastTokenizer:
+    """The most frequent words, as blanks cut them, after [PAD], [UNK], [CLS], [SEP], [MASK]; [SEP] ends a document."""
+    from tokenizers import Tokenizer, models, pre_tokenizers
+
+    _at_least(vocab_size, len(CONTROL) + 1, "the control tokens and one word")
+    engine = _lowering(Tokenizer(models.WordLevel(unk_token="[UNK]")), settings)
+    engine.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    counts = _counted(texts, engine, settings)
+    words = sorted(counts.keys() - set(CONTROL), key=lambda word: (-counts[word], word))
+    names = [*CONTROL, *words][:vocab_size]
+    engine.model = models.WordLevel({name: i for i, name in enumerate(names)}, unk_token="[UNK]")
+    return _finish(engine)
+
+
+def train_unigram(texts: Iterable[str], vocab_size: int, settings: Settings = Settings()) -> fast.FastTokenizer:
+    """Unigram pieces, T5's control tokens: see `unigram.train`."""
+    return unigram.train(texts, vocab_size, settings.lower, settings.seed, settings.sample)
+
+
+def train_characters(texts: Iterable[str], vocab_size: int, settings: Settings = Settings()) -> characters.Characters:
+    """Every character of the texts; there is nothing to lower when the tokenizer is used, so `lower` is refused."""
+    if settings.lower:
+        raise ConfigError("a char tokenizer keeps upper case: lower the texts beforehand, or leave lower out")
+    return characters.train(texts)
+
+
+def save_for_transformers(tokenizer: Tokenizer, directory: Path) -> None:
+    """Save; beside `characters.json` also the `tokenizer.json` by which AutoTokenizer gives the same ids."""
+    tokenizer.save(directory)
+    if isinstance(tokenizer, characters.Characters):
+        from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers
+
+        engine = Tokenizer(models.WordLevel({letter: i for i, letter in enumerate(tokenizer.characters)}))
+        engine.pre_tokenizer = pre_tokenizers.Split(Regex(r"[\s\S]"), "isolated")
+        engine.decoder = decoders.Fuse()
+        settings = {"tokenizer_class": "PreTrainedTokenizerFast", "clean_up_tokenization_spaces": False}
+        (directory / "tokenizer.json").write_text(engine.to_str(pretty=True), encoding="utf-8")
+        (directory / "tokenizer_config.json").write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
+
+
+def _with_text(texts: Iterable[str]) -> Iterator[str]:
+    """The texts that are not empty, well formed. Raises DataError at the end, if there was none."""
+    text = None
+    for text in filter(None, texts):
         yield well_formed(text)
+    if text is None:
+        raise DataError(NOTHING)
 
 
-KINDS = {"bpe": train_bpe, "char": characters.train}
+def _counted(texts: Iterable[str], engine: Any, settings: Settings) -> dict[str, int]:
+    counts = count_words(texts, engine, settings.distinct, settings.report)
+    if not counts:
+        raise DataError(NOTHING)
+    return counts
+
+
+def _at_least(vocab_size: int, least: int, what: str) -> None:
+    if vocab_size < least:
+        raise ConfigError(f"tokenizer.vocab_size={vocab_size} is too small: {what} need at least {least}")
+
+
+def _first(texts: Iterator[str], most: int) -> tuple[list[str], bool]:
+    """Texts up to `most` characters, and whether that was all; the iterator stands after them."""
+    first, size = [], 0
+    for text in texts:
+        first.append(text)
+        size += len(text)
+        if size > most:
+            return first, False
+    return first, True
+
+
+def _learn(model: Any, counts: dict[str, int], trainer: Any) -> Any:
+    """The model that a trainer of the library learns from counted words."""
+    from tokenizers import Tokenizer, pre_tokenizers
+
+    engine = Tokenizer(model)
+    engine.pre_tokenizer = pre_tokenizers.CharDelimiterSplit(" ")
+    engine.train_from_iterator(repeated(counts), trainer)
+    return engine.model
+
+
+def _letters(counts: dict[str, int]) -> set[str]:
+    letters: collections.Counter[str] = collections.Counter()
+    for word, number in counts.items():
+        for letter in word:
+            letters[letter] += number
+    return set(sorted(letters, key=lambda letter: (-letters[letter], letter))[:LETTERS])
+
+
+def _vocabulary(model: Any) -> dict[str, int]:
+    from tokenizers import Tokenizer
+
+    return dict(sorted(Tokenizer(model).get_vocab().items(), key=lambda item: item[1]))
+
+
+def _lowering(engine: Any, settings: Settings) -> Any:
+    from tokenizers import normalizers
+
+    if settings.lower:
+        engine.normalizer = normalizers.Lowercase()
+    return engine
+
+
+def _bert(vocabulary: dict[str, int], settings: Settings) -> Any:
+    """An engine that cuts text as BERT does, and puts [CLS] and [SEP] around it."""
+    from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
+
+    engine = Tokenizer(models.WordPiece(vocabulary, unk_token="[UNK]", max_input_chars_per_word=LONGEST))
+    engine.normalizer = normalizers.BertNormalizer(lowercase=settings.lower)
+    engine.pre_tokenizer, engine.decoder = pre_tokenizers.BertPreTokenizer(), decoders.WordPiece()
+    engine.post_processor = processors.TemplateProcessing(
+        single="[CLS] $A [SEP]",
+        pair="[CLS] $A [SEP] $B:1 [SEP]:1",
+        special_tokens=[(name, vocabulary[name]) for name in ("[CLS]", "[SEP]")],
+    )
+    return engine
+
+
+def _finish(engine: Any) -> fast.FastTokenizer:
+    engine.add_special_tokens(list(CONTROL))
+    return fast.finish(engine, "[SEP]", "[PAD]", unk="[UNK]", cls="[CLS]", sep="[SEP]", mask="[MASK]")
+
+
+KINDS = {
+    "bpe": train_bpe,
+    "wordpiece": train_wordpiece,
+    "unigram": train_unigram,
+    "word": train_words,
+    "char": train_characters,
+}

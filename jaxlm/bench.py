@@ -1,16 +1,20 @@
-"""Measure, beside a peer, on this machine: `python -m jaxlm.bench train | forward | load [options]`.
+"""Measure, beside a peer, on this machine: `python -m jaxlm.bench train | forward | load | tokenize | prepare | vectors [options]`.
 
 train: a step of GPT-2, tokens/s, FLOP/s, peak memory, time to the first step. forward: hidden states of bert-base or minilm,
 logits of gpt2; with --mixed 64, of so many texts of mixed lengths. Where torch and transformers are installed, the same
 shapes in torch, alternating, with the ratio and its spread. load: a safetensors model, beside the format's own load_file.
+tokenize: batches of texts, beside the bare tokenizers library, on one core and on all. prepare: a corpus of --megabytes 300
+by --workers (one a core), with --clean '("unicode", ...)'. vectors FILES: --kind skipgram (or cbow, fasttext, glove) over --seeds 3 and
+--epochs 5, beside gensim: words/s and WordSim-353.
 Options: --size gpt2 (or shakespeare, bert-base, minilm), --batch 2, --length 256, --dropout 0, --dtype float32, --layout
 unrolled, --mixed 0, --rounds 7, --steps 2, --compile (torch.compile too), --alone (no peer).
 """
 
 import argparse
 import importlib.util
+import os
 
-from jaxlm.benchmarks import forward, load, train
+from jaxlm.benchmarks import forward, load, prepare, tokenize, train, vectors
 from jaxlm.command import OptionParser, run_command
 from jaxlm.overrides import choose
 
@@ -18,7 +22,7 @@ from jaxlm.overrides import choose
 def main(arguments: list[str]) -> None:
     """Run the named benchmark."""
     options = parse(arguments)
-    choose("the benchmark", options.what, ("train", "forward", "load"))
+    choose("the benchmark", options.what, ("train", "forward", "load", "tokenize", "prepare", "vectors"))
     alone = options.alone or not (importlib.util.find_spec("torch") and importlib.util.find_spec("transformers"))
     rest = options.rounds, options.steps, options.compile, alone
     if options.what == "train":
@@ -27,14 +31,21 @@ def main(arguments: list[str]) -> None:
     elif options.what == "forward":
         size = choose("--size", options.size or "bert-base", forward.SIZES)
         forward.run(forward.Shape(size, options.batch, options.length, options.dtype, options.mixed), *rest)
-    else:
+    elif options.what == "load":
         load.run(options.rounds, options.steps, options.dtype)
+    elif options.what == "tokenize":
+        tokenize.run(options.rounds, options.steps)
+    elif options.what == "prepare":
+        prepare.run(options.megabytes, options.workers, options.clean)
+    else:
+        vectors.run(options.files, options.kind, options.seeds, options.epochs)
 
 
 def parse(arguments: list[str]) -> argparse.Namespace:
     """The options of the command line."""
     parser = OptionParser(prog="python -m jaxlm.bench", add_help=False)
     parser.add_argument("what")
+    parser.add_argument("files", nargs="*")
     parser.add_argument("--size")
     parser.add_argument("--batch", type=int, default=2)
     parser.add_argument("--length", type=int, default=256)
@@ -42,11 +53,17 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     parser.add_argument("--dtype", default="float32")
     parser.add_argument("--layout", default="unrolled")
     parser.add_argument("--mixed", type=int, default=0)
+    parser.add_argument("--megabytes", type=int, default=300)
+    parser.add_argument("--workers", type=int, default=os.cpu_count())
+    parser.add_argument("--clean")
+    parser.add_argument("--kind", default="skipgram")
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--epochs", type=int, default=5)
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--steps", type=int, default=2)
     parser.add_argument("--compile", action="store_true")
     parser.add_argument("--alone", action="store_true")
-    return parser.parse_args(arguments)
+    return parser.parse_intermixed_args(arguments)
 
 
 if __name__ == "__main__":

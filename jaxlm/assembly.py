@@ -16,17 +16,20 @@ from typing import Any
 
 import jax
 import numpy as np
+from jax.experimental import multihost_utils
 
 from jaxlm import sharding
 from jaxlm.config import Run
 from jaxlm.data import batches, loader, prepare, sources
 from jaxlm.data.store import MANIFEST, Store
 from jaxlm.errors import ConfigError
-from jaxlm.models import axis_sizes, dims, init_params, make_model, settings
+from jaxlm.models import axis_sizes, dims, init_params, input_table, make_model, settings
 from jaxlm.overrides import choose
 from jaxlm.tasks import task_named
+from jaxlm.text.embedding_init import fill_embeddings
 from jaxlm.text.tokenizer import Tokenizer, load_tokenizer
 from jaxlm.text.training import train_tokenizer
+from jaxlm.text.vector_files import load_vectors
 from jaxlm.training.optimizer import make_optimizer
 from jaxlm.training.step import init_state
 
@@ -114,18 +117,22 @@ def named_sources(run: Run) -> list[tuple[str, float]]:
     return [(name, float(weight)) for name, weight in source]
 
 
-def make_tokenizer(run: Run, say: Say) -> Tokenizer:
-    """The tokenizer of a run: loaded from `tokenizer.path`, found in the cache, or trained on the training documents."""
+def make_tokenizer(run: Run, say: Say, workers: int = 0) -> Tokenizer:
+    """The tokenizer of a run: loaded from `tokenizer.path`, found in the cache, or trained on the training documents.
+
+    `workers`: processes that clean those documents; fewer than two: this one.
+    """
     if run.tokenizer.path:
         return load_tokenizer(run.tokenizer.path)
     names = [name for name, _ in named_sources(run)]
     marks = [sources.fingerprint(name, run.data.data_dir) for name in names]
     parts = [names, marks, run.data.column, run.data.split, run.data.validation, run.tokenizer.kind, run.tokenizer.vocab_size]
+    parts += [[prepare.cleaning_digest(run.data, name, say, workers) for name in names]] if run.data.clean else []
     folder = Path(run.data.cache).expanduser() / "tokenizers" / hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:32]
     if folder.is_dir():
         return load_tokenizer(folder)
     say(f"training a {run.tokenizer.kind} tokenizer of {run.tokenizer.vocab_size:,} tokens on {', '.join(names)}")
-    texts = (text for name in names for text in prepare.training_documents(run.data, name))
+    texts = (text for name in names for text in prepare.training_documents(run.data, name, say, workers))
     tokenizer = train_tokenizer(run.tokenizer.kind, texts, run.tokenizer.vocab_size)
     _keep(tokenizer, folder)
     return tokenizer
@@ -171,6 +178,28 @@ def resolve(run: Run, tokenizer: Tokenizer) -> Run:
     if size < tokenizer.vocab_size:
         raise ConfigError(f"model.vocab_size={size} is smaller than the tokenizer's {tokenizer.vocab_size}: raise it, or leave it out")
     return run
+
+
+def first_state(problem: Problem, tokenizer: Tokenizer, say: Say) -> Any:
+    """The state before the first batch; `model.embedding_init` fills the input embeddings from a file of word vectors."""
+    run = problem.run
+    state = jax.jit(problem.init)(jax.random.key(run.seed))
+    path = run.model.extra.get("embedding_init")
+    if not path:
+        return state
+    name = input_table(state["params"])
+    old = state["params"][name]
+    table, coverage = fill_embeddings(_whole(old), tokenizer, load_vectors(path), run.seed)
+    say(f"embeddings from {path}: {coverage}")
+    new = jax.make_array_from_callback(old.shape, old.sharding, lambda part: table[part])
+    copies = [group for group in ("params", "ema") if group in state]
+    return {**state, **{group: {**state[group], name: jax.numpy.array(new)} for group in copies}}
+
+
+def _whole(array: jax.Array) -> np.ndarray:
+    if array.is_fully_addressable:
+        return np.asarray(array)
+    return np.asarray(multihost_utils.process_allgather(array, tiled=True))
 
 
 def training_batches(problem: Problem, stores: list[Store]) -> tuple[batches.Batches, Callable[[int], Iterator[Any]]]:

@@ -27,7 +27,13 @@ def override(config: Any, assignments: list[str]) -> Any:
     return config
 
 
+# Keys of every model that are none of Hugging Face's: they stand in the `extra` of its Config.
+OURS = {"embedding_init": str | None}  # a file of word vectors
+
+
 def _assign(config: Any, path: list[str], value: Any, key: str) -> Any:
+    if path[0] in OURS and len(path) == 1 and hasattr(config, "extra"):
+        return dataclasses.replace(config, extra=Frozen({**config.extra, path[0]: coerce(value, OURS[path[0]], key)}))
     kinds = field_types(config, path[0], key)
     if len(path) > 1:
         value = _assign(getattr(config, path[0]), path[1:], value, key)

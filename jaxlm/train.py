@@ -56,7 +56,7 @@ def train(run: Run, mesh: jax.sharding.Mesh | None, say: assembly.Say) -> list[s
     stores, held = assembly.make_stores(run, tokenizer, say)
     check_same_data(run, assembly.data_digest(stores), newest)
     with sharding.use(mesh):
-        state = restore_state(problem, newest, LAYOUTS) if newest else jax.jit(problem.init)(jax.random.key(run.seed))
+        state = restore_state(problem, newest, LAYOUTS) if newest else assembly.first_state(problem, tokenizer, say)
         step, best = int(state["step"]), manifest.best(run.workdir)
         if step >= run.steps or worn_out(step, run, best):
             say(f"step {step} of {run.steps}: this run is done" + (f", stopped early (best at step {best[0]})" if step < run.steps else ""))

@@ -65,6 +65,7 @@ REFUSED = {"gemma3": "is Gemma 3 with images, and there are only its text models
 # The configuration keys that set the axes which a mesh divides, for messages; a family with other names has its own SETTINGS.
 SETTINGS = {"vocab": "vocab_size", "heads": "num_attention_heads", "kv_heads": "num_key_value_heads"}
 SETTINGS |= {"mlp": "intermediate_size", "embed": "hidden_size"}
+INPUT_TABLES = ("wte", "word", "embed", "shared", "source")  # what the families call the parameter that embeds input ids
 
 
 def family(config: Any) -> ModuleType:
@@ -96,6 +97,11 @@ def init_params(model: nn.Module, key: Any, rows: int = 1) -> dict:
     tokens = jnp.zeros((rows, min(8, limit or 8)), jnp.int32, out_sharding=spec("batch", None))
     inputs = (tokens, tokens) if has_decoder(model) else (tokens,)
     return model.init(key, *inputs)["params"]
+
+
+def input_table(params: dict) -> str:
+    """The name of the parameter [V, D] that embeds the input ids."""
+    return next(name for name in INPUT_TABLES if name in params)
 
 
 def has_decoder(model: nn.Module) -> bool:

@@ -6,6 +6,7 @@ Keys that a Config has no field for are kept in its `extra`; keys that a file le
 import dataclasses
 from typing import Any
 
+from jaxlm import overrides
 from jaxlm.errors import DataError
 from jaxlm.frozen import Frozen
 from jaxlm.models import rope_keys
@@ -43,7 +44,7 @@ def _fitted(config: Any, key: str, value: Any) -> Any:
 def to_json(config: Any, architecture: str) -> dict[str, Any]:
     """The content of config.json: the Config's fields, what it kept, and Hugging Face's class."""
     values = {field.name: getattr(config, field.name) for field in dataclasses.fields(config)}
-    extra = values.pop("extra")
+    extra = {key: value for key, value in values.pop("extra").items() if key not in overrides.OURS}
     labels = values.pop("num_labels", None)
     values = {"architectures": [architecture], **extra, **values}
     if labels is not None and len(values.get("id2label", (0, 1))) != labels:

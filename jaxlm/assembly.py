@@ -26,10 +26,10 @@ from jaxlm.errors import ConfigError
 from jaxlm.models import axis_sizes, dims, init_params, input_table, make_model, settings
 from jaxlm.overrides import choose
 from jaxlm.tasks import task_named
-from jaxlm.text.embedding_init import fill_embeddings
+from jaxlm.text.embeddings.embedding_init import fill_embeddings
+from jaxlm.text.embeddings.vector_files import load_vectors
 from jaxlm.text.tokenizer import Tokenizer, load_tokenizer
 from jaxlm.text.training import train_tokenizer
-from jaxlm.text.vector_files import load_vectors
 from jaxlm.training.optimizer import make_optimizer
 from jaxlm.training.step import init_state
 

@@ -18,7 +18,7 @@ from jaxlm.data import lines
 from jaxlm.errors import Stopped
 from jaxlm.overrides import choose
 from jaxlm.text import statistics, training
-from jaxlm.text.folder import new_folder
+from jaxlm.text.learning.folder import new_folder
 from jaxlm.text.tokenizer import load_tokenizer
 
 

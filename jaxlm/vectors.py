@@ -19,8 +19,8 @@ from jaxlm.command import OptionParser, run_command
 from jaxlm.data.sources import documents
 from jaxlm.errors import ConfigError
 from jaxlm.overrides import choose
-from jaxlm.text import glove, vector_corpus, vector_evaluation, vector_files, vector_training
-from jaxlm.text.vector_training import Settings
+from jaxlm.text.embeddings import glove, vector_corpus, vector_evaluation, vector_files, vector_training
+from jaxlm.text.embeddings.vector_training import Settings
 
 ENDINGS = (".txt", ".vec", ".bin")
 

@@ -98,7 +98,7 @@ def test_dictionaries_in_a_config_file_are_options(corpus, tmp_path):
 
 
 def test_an_interrupted_list_of_duplicates_goes_on(corpus, tmp_path, monkeypatch):
-    from jaxlm.text import duplicates
+    from jaxlm.text.cleaning import duplicates
 
     data, calls, real = data_of(corpus, tmp_path), [], duplicates.sign
 

@@ -12,7 +12,7 @@ from jaxlm.inference.generate import bucket, generate_text, generate_tokens, sam
 from jaxlm.models import bert, electra, gpt2, make_model
 from jaxlm.ops.sampling import Sampling
 from jaxlm.tasks import causal_lm
-from jaxlm.text.characters import train as train_characters
+from jaxlm.text.tokenizers.characters import train as train_characters
 
 CONFIG = gpt2.Config(vocab_size=29, n_positions=24, n_embd=32, n_layer=2, n_head=4, initializer_range=0.3)
 

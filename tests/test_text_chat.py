@@ -5,10 +5,10 @@ import json
 import pytest
 
 from jaxlm.errors import ConfigError, DataError
-from jaxlm.text import chat
-from jaxlm.text.bytes import Bytes
-from jaxlm.text.marked import Marked, blend, join, mark
 from jaxlm.text.tokenizer import load_tokenizer
+from jaxlm.text.tokenizers import chat
+from jaxlm.text.tokenizers.bytes import Bytes
+from jaxlm.text.tokenizers.marked import Marked, blend, join, mark
 
 CONTROL = ["<|endoftext|>", "<|im_start|>", "<|im_end|>", "<s>", "</s>", "<|start_header_id|>", "<|end_header_id|>", "<|eot_id|>"]
 CONTROL += ["<|user|>", "<|assistant|>", "<|system|>", "[INST]", "[/INST]"]
@@ -202,7 +202,7 @@ RUNAWAY = {
 
 @pytest.mark.parametrize("name", RUNAWAY)
 def test_templates_that_run_away_are_one_line(tokenizer, name, monkeypatch):
-    monkeypatch.setattr("jaxlm.text.sandbox.STEPS", 20_000)
+    monkeypatch.setattr("jaxlm.text.tokenizers.sandbox.STEPS", 20_000)
     with pytest.raises(DataError, match="chat template") as caught:
         tokenizer.apply_chat_template([{"role": "user", "content": "x"}], chat_template=RUNAWAY[name])
     assert "\n" not in str(caught.value)

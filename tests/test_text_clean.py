@@ -16,13 +16,13 @@ from hypothesis import strategies as st
 from jaxlm.data.stdlib import stdlib_documents
 from jaxlm.errors import ConfigError, DataError
 from jaxlm.text.clean import COUNTED, EDITS, GLOBAL, RULES, STEPS, make_cleaner
-from jaxlm.text.decontaminate import decontaminate, load_grams
-from jaxlm.text.markup import html, is_html
-from jaxlm.text.pages import c4, profanity
-from jaxlm.text.quality import gopher, length, symbols
-from jaxlm.text.repair import controls, normalize, unicode, whitespace
-from jaxlm.text.repetition import duplicate_runs, repetition, top_runs
-from jaxlm.text.shingles import words as find_words
+from jaxlm.text.cleaning.decontaminate import decontaminate, load_grams
+from jaxlm.text.cleaning.markup import html, is_html
+from jaxlm.text.cleaning.pages import c4, profanity
+from jaxlm.text.cleaning.quality import gopher, length, symbols
+from jaxlm.text.cleaning.repair import controls, normalize, unicode, whitespace
+from jaxlm.text.cleaning.repetition import duplicate_runs, repetition, top_runs
+from jaxlm.text.cleaning.shingles import words as find_words
 
 pytest.importorskip("ftfy")
 pytest.importorskip("py3langid")
@@ -185,7 +185,7 @@ def test_c4_by_hand(text, clean, counts):
 def test_c4_is_that_of_tensorflow_datasets(monkeypatch):
     """The published code, with sentences counted our way: its own splitter is NLTK's, which is a download."""
     peer = pytest.importorskip("tensorflow_datasets.text.c4_utils")
-    from jaxlm.text import pages
+    from jaxlm.text.cleaning import pages
 
     monkeypatch.setattr(peer, "_get_sentences", lambda line: pages.SENTENCE.findall(line) or [line])
     citation = re.compile(r"\[\d*\]|\[edit\]|\[citation needed\]")

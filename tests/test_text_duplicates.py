@@ -12,10 +12,10 @@ import pytest
 
 from jaxlm.data.stdlib import stdlib_documents
 from jaxlm.errors import ConfigError, DataError
-from jaxlm.text import minhash
-from jaxlm.text.duplicates import REASONS, Duplicates, apply, find_duplicates, load_drops, sign
-from jaxlm.text.near import jaccard
-from jaxlm.text.shingles import shingles, words
+from jaxlm.text.cleaning import minhash
+from jaxlm.text.cleaning.duplicates import REASONS, Duplicates, apply, find_duplicates, load_drops, sign
+from jaxlm.text.cleaning.near import jaccard
+from jaxlm.text.cleaning.shingles import shingles, words
 
 COUNT = 2000  # documents
 
@@ -191,7 +191,7 @@ def test_shards_and_files_make_no_difference(tmp_path):
 
 def test_paragraphs_part_by_part(monkeypatch):
     whole = find_duplicates(signed([4]), OPTIONS)
-    monkeypatch.setattr("jaxlm.text.duplicates.PART", 1)
+    monkeypatch.setattr("jaxlm.text.cleaning.duplicates.PART", 1)
     assert find_duplicates(signed([4]), OPTIONS).digest == whole.digest
 
 
@@ -237,7 +237,7 @@ def test_nothing_depends_on_the_process():
     """The digest of signatures and drops, made under other hash seeds."""
     code = """
 import hashlib, numpy as np
-from jaxlm.text.duplicates import *
+from jaxlm.text.cleaning.duplicates import *
 options = Duplicates(exact=True, threshold=0.8, paragraph=10)
 texts = ["one two three four five six seven"] * 2 + ["one two three four five six seven, eight", "naïve 東京\\n\\nparagraphs and so on"] * 9
 shard = sign(np.arange(len(texts)), texts, options)

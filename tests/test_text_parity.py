@@ -129,7 +129,7 @@ def _unigram(folder):
     """The T5-like model as the tokenizer.json that transformers makes of one; its <unk> is 3, for its <s> is 2."""
     from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
 
-    from jaxlm.text import sentencepiece_model
+    from jaxlm.text.tokenizers import sentencepiece_model
 
     data = (folder / "spiece.model").read_bytes()
     pieces = sentencepiece_model.read_pieces(data, "spiece.model")

@@ -7,7 +7,7 @@ import pytest
 
 from jaxlm.data.stdlib import stdlib_documents
 from jaxlm.errors import ConfigError
-from jaxlm.text.pii import KINDS, find_pii, luhn, pii
+from jaxlm.text.cleaning.pii import KINDS, find_pii, luhn, pii
 
 # All made up, from ranges kept for examples (Ofcom's drama numbers, 555-01xx, test cards of the issuers) or of public servers.
 POSITIVES = {

@@ -188,7 +188,7 @@ def test_a_real_model_gives_the_librarys_own_ids():
     found = [path for place in places if place.is_dir() for path in sorted(place.rglob("t5_like_cc_all*.model"))]
     if not found:
         pytest.skip("t5_like_cc_all.32000.100extra.model is not here: set JAXLM_REAL to its folder (data README)")
-    from jaxlm.text import sentencepiece as ours
+    from jaxlm.text.tokenizers import sentencepiece as ours
 
     tokenizer = ours.read(found[0], {})
     library = sentencepiece.SentencePieceProcessor(model_file=str(found[0]))

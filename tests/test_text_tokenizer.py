@@ -7,8 +7,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from jaxlm.errors import ConfigError, DataError
-from jaxlm.text import fast
 from jaxlm.text.tokenizer import load_tokenizer
+from jaxlm.text.tokenizers import fast
 from jaxlm.text.training import train_tokenizer
 from jaxlm.text.unicode import well_formed
 

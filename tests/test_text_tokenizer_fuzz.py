@@ -9,8 +9,8 @@ import pytest
 import sentencepiece
 
 from jaxlm.errors import DataError
-from jaxlm.text.sentencepiece_model import fields
 from jaxlm.text.tokenizer import load_tokenizer
+from jaxlm.text.tokenizers.sentencepiece_model import fields
 from jaxlm.text.training import train_tokenizer
 
 LEARN = ["the cat sat on the mat; the dog sat", "naïve café 東京"] * 20

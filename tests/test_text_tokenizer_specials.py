@@ -10,10 +10,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from jaxlm.errors import DataError
-from jaxlm.text import fast, unicode
-from jaxlm.text.bytes import Bytes
-from jaxlm.text.encoding import Encoding
+from jaxlm.text import unicode
 from jaxlm.text.tokenizer import load_tokenizer
+from jaxlm.text.tokenizers import fast
+from jaxlm.text.tokenizers.bytes import Bytes
+from jaxlm.text.tokenizers.encoding import Encoding
 from jaxlm.text.training import train_tokenizer
 
 LEARN = ["the cat sat on the mat; the dog sat on the cat [ ] < > / |", "naïve café, 東京 x y z A B C"] * 4

@@ -9,8 +9,9 @@ import sys
 import pytest
 
 from jaxlm.errors import ConfigError, DataError
-from jaxlm.text import counting, reservoir, statistics, training
-from jaxlm.text.folder import new_folder
+from jaxlm.text import statistics, training
+from jaxlm.text.learning import counting, reservoir
+from jaxlm.text.learning.folder import new_folder
 from jaxlm.text.tokenizer import load_tokenizer
 from jaxlm.text.training import KINDS, Settings, train_tokenizer
 
@@ -38,7 +39,7 @@ def trained():
 def library_bpe(texts, size):
     from tokenizers import models, pre_tokenizers, trainers
 
-    from jaxlm.text import bpe
+    from jaxlm.text.tokenizers import bpe
 
     engine = bpe.byte_level(models.BPE())
     alphabet = pre_tokenizers.ByteLevel.alphabet()

@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 
 from jaxlm.errors import DataError
-from jaxlm.text import vector_evaluation
-from jaxlm.text.embedding_init import fill_embeddings, turned
-from jaxlm.text.subwords import Subwords, hash_bytes, ngram_buckets
-from jaxlm.text.vector_files import load_vectors
+from jaxlm.text.embeddings import vector_evaluation
+from jaxlm.text.embeddings.embedding_init import fill_embeddings, turned
+from jaxlm.text.embeddings.subwords import Subwords, hash_bytes, ngram_buckets
+from jaxlm.text.embeddings.vector_files import load_vectors
 from jaxlm.text.vectors import Vectors
 
 PLACES = [Path(place) for place in (os.environ.get("JAXLM_REAL"),) if place]
@@ -105,7 +105,7 @@ def test_scores_are_gensims(tmp_path):
     from gensim.models import KeyedVectors
     from gensim.test.utils import datapath
 
-    from jaxlm.text.vector_files import save_binary
+    from jaxlm.text.embeddings.vector_files import save_binary
 
     pairs = vector_evaluation.read_pairs(datapath("wordsim353.tsv"))
     words = dict.fromkeys(word for one, two, _ in pairs[:300] for word in (one, two.upper()))

@@ -10,10 +10,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 
 from jaxlm.errors import DataError
-from jaxlm.text import fasttext_files, vector_files
-from jaxlm.text.subwords import Subwords
-from jaxlm.text.vector_files import load_vectors, save_binary, save_fasttext, save_text
-from jaxlm.text.vector_training import Trained
+from jaxlm.text.embeddings import fasttext_files, vector_files
+from jaxlm.text.embeddings.subwords import Subwords
+from jaxlm.text.embeddings.vector_files import load_vectors, save_binary, save_fasttext, save_text
+from jaxlm.text.embeddings.vector_training import Trained
 from jaxlm.text.vectors import Vectors
 from tests.test_weights_fuzz import changed
 

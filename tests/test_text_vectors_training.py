@@ -10,9 +10,9 @@ import pytest
 
 from jaxlm import vectors as command
 from jaxlm.errors import ConfigError, DataError
-from jaxlm.text import glove, vector_batches, vector_corpus, vector_files, vector_steps, vector_training
-from jaxlm.text.vector_steps import BLOCK, GROUP, Block, Tables
-from jaxlm.text.vector_training import Settings
+from jaxlm.text.embeddings import glove, vector_batches, vector_corpus, vector_files, vector_steps, vector_training
+from jaxlm.text.embeddings.vector_steps import BLOCK, GROUP, Block, Tables
+from jaxlm.text.embeddings.vector_training import Settings
 
 WINDOW, NEGATIVE = 2, 3
 

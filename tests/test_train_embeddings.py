@@ -11,7 +11,7 @@ from jaxlm import assembly, config, overrides
 from jaxlm.errors import DataError
 from jaxlm.frozen import Frozen
 from jaxlm.models import FAMILIES, configuration, family_named, gpt2, init_params, input_table, make_model
-from jaxlm.text.vector_files import save_text
+from jaxlm.text.embeddings.vector_files import save_text
 from jaxlm.text.vectors import Vectors
 from tests.running import run_here
 

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 import jaxlm
-from jaxlm.text import wordpiece
+from jaxlm.text.tokenizers import wordpiece
 
 ROOT = Path(__file__).parent.parent
 PLACES = [Path(place) for place in (os.environ.get("JAXLM_REAL"), ROOT.parent / "shared" / "data") if place]

@@ -37,9 +37,8 @@ def run(megabytes: int, workers: int, clean: str | None = None) -> None:
         watcher.join()
         seconds = time.perf_counter() - start
     print(card)
-    print(
-        f"{size / 1e6:.0f} MB of text in {seconds:.0f} s, {size / 1e6 / seconds:.2f} MB/s, {workers} workers, exit code {running.returncode}"
-    )
+    speed = f"{size / 1e6:.0f} MB of text in {seconds:.0f} s, {size / 1e6 / seconds:.2f} MB/s"
+    print(f"{speed}, {workers} workers, exit code {running.returncode}")
     print(f"peak memory of all processes {max(peaks, default=0) / 2**20:.0f} MiB (proportional set size, every half second)")
 
 

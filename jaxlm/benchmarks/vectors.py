@@ -14,8 +14,8 @@ from pathlib import Path
 import numpy as np
 
 from jaxlm.data.sources import documents
-from jaxlm.text import glove, vector_corpus, vector_evaluation, vector_training
-from jaxlm.text.vector_training import Settings
+from jaxlm.text.embeddings import glove, vector_corpus, vector_evaluation, vector_training
+from jaxlm.text.embeddings.vector_training import Settings
 from jaxlm.text.vectors import Vectors
 
 WARM = 1 << 18  # words of the run that compiles

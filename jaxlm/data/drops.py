@@ -21,7 +21,7 @@ from jaxlm.data.shards import Cleaning, cleaner_of, digest_of, drops_of
 from jaxlm.data.sources import Report
 from jaxlm.data.store import write_atomically
 from jaxlm.data.workers import ordered_map
-from jaxlm.text import duplicates
+from jaxlm.text.cleaning import duplicates
 
 SIGNED = ".npz"
 Runner = Callable[[Callable[[Portion], str], Iterable[Portion]], Iterator[str]]

@@ -19,7 +19,8 @@ from jaxlm.data.portions import Portion
 from jaxlm.data.split import Rule
 from jaxlm.data.store import write_atomically, write_shard
 from jaxlm.overrides import tuples
-from jaxlm.text import clean, duplicates
+from jaxlm.text import clean
+from jaxlm.text.cleaning import duplicates
 from jaxlm.text.tokenizer import Tokenizer, load_tokenizer
 
 BATCH_BYTES = 4 << 20  # of text tokenized at once: ids as Python integers take 30 times their text

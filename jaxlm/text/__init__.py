@@ -1,1 +1,5 @@
-"""Text to ids and back. Read `tokenizer.py` first, then `bpe.py` and `characters.py`."""
+"""Text to ids and back, cleaning, word vectors.
+
+Four doors: `tokenizer.py` (its kinds in `tokenizers/`), `training.py` (`learning/`), `clean.py` (`cleaning/`), `vectors.py`
+(`embeddings/`).
+"""

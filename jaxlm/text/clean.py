@@ -3,8 +3,8 @@
     cleaner = make_cleaner(("unicode", "html", ("language", {"keep": ("en",)}), "pii", ("near_duplicates", {"threshold": 0.8})))
     cleaner("<p>Write to ada@example.org, please.</p>").text
 
-A step is a plain function of the text and its options. Read next: `repair.py`, `markup.py`, `quality.py`, `pages.py`,
-`pii.py`, `decontaminate.py`, then `duplicates.py` for what needs two passes.
+A step is a plain function of the text and its options. Read next, in `cleaning/`: `repair.py`, `markup.py`, `quality.py`,
+`pages.py`, `pii.py`, `decontaminate.py`, then `duplicates.py` for what needs two passes.
 """
 
 import dataclasses
@@ -21,15 +21,15 @@ from typing import Any
 
 from jaxlm.errors import ConfigError
 from jaxlm.overrides import choose, coerce
-from jaxlm.text.decontaminate import decontaminate, load_grams
-from jaxlm.text.language import language
-from jaxlm.text.markup import html
-from jaxlm.text.pages import c4, load_words, profanity
-from jaxlm.text.pii import pii
-from jaxlm.text.quality import gopher, length, symbols
-from jaxlm.text.repair import controls, normalize, unicode, whitespace
-from jaxlm.text.repetition import repetition
-from jaxlm.text.signatures import Duplicates
+from jaxlm.text.cleaning.decontaminate import decontaminate, load_grams
+from jaxlm.text.cleaning.language import language
+from jaxlm.text.cleaning.markup import html
+from jaxlm.text.cleaning.pages import c4, load_words, profanity
+from jaxlm.text.cleaning.pii import pii
+from jaxlm.text.cleaning.quality import gopher, length, symbols
+from jaxlm.text.cleaning.repair import controls, normalize, unicode, whitespace
+from jaxlm.text.cleaning.repetition import repetition
+from jaxlm.text.cleaning.signatures import Duplicates
 from jaxlm.text.unicode import well_formed
 
 VERSION = 1  # of the rules: raise it with any change of what a step does

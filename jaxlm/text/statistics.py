@@ -10,8 +10,8 @@ import itertools
 import unicodedata
 from collections.abc import Iterable, Iterator
 
-from jaxlm.text.characters import Characters
 from jaxlm.text.tokenizer import Tokenizer
+from jaxlm.text.tokenizers.characters import Characters
 from jaxlm.text.unicode import well_formed
 
 BATCH = 256

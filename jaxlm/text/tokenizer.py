@@ -1,7 +1,7 @@
 """The tokenizer as the rest of the house sees it: a protocol, one way to load one.
 
-Read next: `encoding.py`, `fast.py`, `bpe.py`, `wordpiece.py`, `sentencepiece.py`, `bytes.py`, `characters.py`, `chat.py`;
-`../data/prepare.py` is where texts become ids.
+Read next, in `tokenizers/`: `encoding.py`, `fast.py`, `bpe.py`, `wordpiece.py`, `sentencepiece.py`, `bytes.py`, `characters.py`,
+`chat.py`; `../data/prepare.py` is where texts become ids.
 """
 
 import shutil
@@ -10,8 +10,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from jaxlm.errors import DataError
-from jaxlm.text import bpe, bytes, characters, fast, gguf_vocabulary, marian, sentencepiece, wordpiece
-from jaxlm.text.encoding import Encoding
+from jaxlm.text.tokenizers import bpe, bytes, characters, fast, gguf_vocabulary, marian, sentencepiece, wordpiece
+from jaxlm.text.tokenizers.encoding import Encoding
 from jaxlm.weights import hub
 
 

@@ -1,4 +1,7 @@
-"""Tokenizers learnt from texts, in bounded memory. Read next: `counting.py` and `unigram.py`; `../tokenize.py` is the command."""
+"""Tokenizers learnt from texts, in bounded memory; `../tokenize.py` is the command.
+
+Read next: `learning/counting.py` and `learning/unigram.py`.
+"""
 
 import collections
 import dataclasses
@@ -10,9 +13,10 @@ from pathlib import Path
 from typing import Any
 
 from jaxlm.errors import ConfigError, DataError
-from jaxlm.text import bpe, characters, fast, unigram
-from jaxlm.text.counting import count_words, repeated
+from jaxlm.text.learning import unigram
+from jaxlm.text.learning.counting import count_words, repeated
 from jaxlm.text.tokenizer import Tokenizer
+from jaxlm.text.tokenizers import bpe, characters, fast
 from jaxlm.text.unicode import well_formed
 
 DIRECT = 1 << 24  # characters: a smaller corpus is held in memory, and the library counts its words

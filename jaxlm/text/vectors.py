@@ -1,7 +1,7 @@
 """Word vectors: a vocabulary and its matrix; neighbours and analogies by cosine.
 
-Read next: `vector_files.py` (reading and writing), `vector_evaluation.py` (WordSim, analogies), `vector_training.py`
-(word2vec and fastText in JAX), `glove.py`, `embedding_init.py` (a model's embedding table out of vectors).
+Read next, in `embeddings/`: `vector_files.py` (reading and writing), `vector_evaluation.py` (WordSim, analogies),
+`vector_training.py` (word2vec and fastText in JAX), `glove.py`, `embedding_init.py` (a model's table out of vectors).
 """
 
 import dataclasses
@@ -12,7 +12,7 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 
 from jaxlm.errors import DataError
-from jaxlm.text.subwords import Subwords
+from jaxlm.text.embeddings.subwords import Subwords
 
 ROWS = 64  # queries that are compared with the whole vocabulary at once: memory is ROWS x V floats
 

@@ -1,10 +1,11 @@
-"""A small GPT-2 on web text: jsonl in, cleaned, without duplicates and without the evaluation set, then trained.
+"""GPT-2 124M on web text: jsonl in, cleaned, without duplicates, then trained.
 
     python -m jaxlm.prepare configs/web_text.py data.source='web/*.jsonl.zst'      # on all cores; prints the data card
     python -m jaxlm.train configs/web_text.py data.source='web/*.jsonl.zst'        # finds what was prepared
 
 The steps are those of C4 and Gopher with their published thresholds (`jaxlm/text/clean.py` lists all). Leave out what your
-text has not: "html" for plain text, "c4" and "gopher" for anything but prose. For a corpus that one machine is too small for:
+text has not: "html" for plain text, "c4" and "gopher" for anything but prose. Add ("decontaminate", {"path": "evaluation/*.jsonl"}) to
+keep out what you will evaluate on. For a corpus that one machine is too small for:
 `--runner FlinkRunner --flink_master=...` and further flags of Apache Beam. No accelerator has run the training: no loss is
 claimed. What preparing costs is in the README.
 """

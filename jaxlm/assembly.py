@@ -8,8 +8,6 @@ import functools
 import hashlib
 import json
 import math
-import os
-import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -28,7 +26,7 @@ from jaxlm.overrides import choose
 from jaxlm.tasks import task_named
 from jaxlm.text.embeddings.embedding_init import fill_embeddings
 from jaxlm.text.embeddings.vector_files import load_vectors
-from jaxlm.text.tokenizer import Tokenizer, load_tokenizer
+from jaxlm.text.tokenizer import Tokenizer, keep_tokenizer, load_tokenizer
 from jaxlm.text.training import train_tokenizer
 from jaxlm.training.optimizer import make_optimizer
 from jaxlm.training.step import init_state
@@ -134,21 +132,8 @@ def make_tokenizer(run: Run, say: Say, workers: int = 0) -> Tokenizer:
     say(f"training a {run.tokenizer.kind} tokenizer of {run.tokenizer.vocab_size:,} tokens on {', '.join(names)}")
     texts = (text for name in names for text in prepare.training_documents(run.data, name, say, workers))
     tokenizer = train_tokenizer(run.tokenizer.kind, texts, run.tokenizer.vocab_size)
-    _keep(tokenizer, folder)
+    keep_tokenizer(tokenizer, folder)
     return tokenizer
-
-
-def _keep(tokenizer: Tokenizer, folder: Path) -> None:
-    """Into the cache, whole or not at all; of several processes that trained the same one, the first keeps it."""
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=folder.parent, ignore_cleanup_errors=True) as partial:
-        tokenizer.save(partial)
-        os.chmod(partial, 0o755)  # a temporary directory is its owner's alone
-        try:
-            os.rename(partial, folder)
-        except OSError:
-            if not folder.is_dir():
-                raise
 
 
 def make_stores(run: Run, tokenizer: Tokenizer, say: Say) -> tuple[list[Store], list[Store]]:

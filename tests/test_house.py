@@ -13,11 +13,12 @@ import jaxlm
 ROOT = Path(jaxlm.__file__).parent
 FILES = sorted(ROOT.rglob("*.py"))
 
-LEAVES = {"config", "overrides", "sharding", "errors", "frozen"}
+LEAVES = {"atomic", "config", "overrides", "sharding", "errors", "frozen"}
 BELOW = {*LEAVES, "ops", "layers", "models", "text", "data", "tasks", "training", "inference", "weights", "assembly", "pretrained"}
 # A room (or a file beside the rooms) -> what it may import of jaxlm, besides itself.
 MAY = {
     "errors": set(),
+    "atomic": set(),
     "frozen": set(),
     "overrides": {"errors", "frozen"},
     "config": {"errors", "frozen", "overrides"},

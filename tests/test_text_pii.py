@@ -99,3 +99,8 @@ def test_any_text_is_taken():
         text = "".join(random.choices(signs, k=40))
         masked, counts = pii(text)
         assert masked.count("[") - text.count("[") == sum(counts.values())
+
+
+def test_what_stood_against_a_mask_is_masked_too():
+    assert pii("0@0.org+1000000002")[0] == "[email][phone]"
+    assert pii("ada@example.org", mask="a@example.org")[0] == "a@example.org"

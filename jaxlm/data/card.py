@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from jaxlm.data.store import write_atomically
+from jaxlm.atomic import write_atomically
 
 EXAMPLES, WIDTH = 3, 200  # of what each rule dropped; characters of each
 SUMS = ("documents", "kept", "characters", "kept_characters")

@@ -6,7 +6,6 @@ next: `prepare.py`, the second pass.
 
 import functools
 import json
-import os
 import shutil
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
@@ -14,12 +13,12 @@ from pathlib import Path
 import numpy as np
 
 from jaxlm import config
+from jaxlm.atomic import write_atomically
 from jaxlm.data import card as cards
 from jaxlm.data import sources
 from jaxlm.data.portions import Portion, source_portions
 from jaxlm.data.shards import Cleaning, cleaner_of, digest_of, drops_of
 from jaxlm.data.sources import Report
-from jaxlm.data.store import write_atomically
 from jaxlm.data.workers import ordered_map
 from jaxlm.text.cleaning import duplicates
 
@@ -75,10 +74,8 @@ def reduce_signatures(data: config.Data, path: Path, signed: Iterable[str], repo
     """The list of duplicates out of all signatures, which are removed afterwards."""
     names = sorted(signed)
     found = duplicates.find_duplicates([duplicates.load_signatures(Path(name)) for name in names], cleaner_of(data.clean).duplicates)
-    partial = path.with_name(f"{path.stem}.{os.getpid()}.npz")
-    partial.parent.mkdir(parents=True, exist_ok=True)
-    found.save(partial)
-    os.replace(partial, path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    found.save(path)
     shutil.rmtree(path.with_suffix(".partial"), ignore_errors=True)
     if report:
         report(f"{len(found.documents):,} duplicates listed")

@@ -21,7 +21,7 @@ from jaxlm.data.split import Rule, make_rule
 from jaxlm.data.store import FORMAT, Store, open_store, write_manifest
 from jaxlm.data.workers import ordered_map
 from jaxlm.errors import DataError
-from jaxlm.text.tokenizer import Tokenizer, load_tokenizer, save_tokenizer
+from jaxlm.text.tokenizer import Tokenizer, keep_tokenizer, load_tokenizer
 
 Make = Callable[[Recipe], Iterable[dict[str, Any]]]  # recipe -> the notes of all portions, in any order
 
@@ -107,7 +107,7 @@ def build(data: config.Data, source: str, tokenizer: Tokenizer, cleaning: Cleani
         notes = make(Recipe(cleaning, _rule(data, source, cleaning), tokenizer if alone else folder, str(partial)))
         _finish(partial, sorted(notes, key=lambda note: note["name"]), tokenizer, {"source": source, "clean": data.clean})
         os.rename(partial, directory)
-    except OSError:
+    except (OSError, DataError):
         # Another process that prepared the same store was first: shards are equal byte for byte, so its store is ours.
         if not directory.is_dir():
             raise
@@ -117,7 +117,8 @@ def build(data: config.Data, source: str, tokenizer: Tokenizer, cleaning: Cleani
 def _kept_tokenizer(tokenizer: Tokenizer, partial: Path) -> str:
     """The store's own copy of its tokenizer."""
     folder = partial / "tokenizer"
-    save_tokenizer(tokenizer, folder)
+    if not folder.is_dir():
+        keep_tokenizer(tokenizer, folder)
     if load_tokenizer(folder).digest != tokenizer.digest:
         raise DataError(f"the tokenizer saved in {folder} is another when it is loaded: give tokenizer.path a folder saved by jaxlm")
     return str(folder)

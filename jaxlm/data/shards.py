@@ -14,10 +14,11 @@ from typing import Any
 
 import numpy as np
 
+from jaxlm.atomic import write_atomically
 from jaxlm.data import card as cards
 from jaxlm.data.portions import Portion
 from jaxlm.data.split import Rule
-from jaxlm.data.store import write_atomically, write_shard
+from jaxlm.data.store import write_shard
 from jaxlm.overrides import tuples
 from jaxlm.text import clean
 from jaxlm.text.cleaning import duplicates

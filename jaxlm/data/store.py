@@ -10,7 +10,6 @@ import dataclasses
 import hashlib
 import json
 import os
-import uuid
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -18,6 +17,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from jaxlm.atomic import write_atomically
 from jaxlm.errors import DataError
 
 FORMAT = 1
@@ -103,20 +103,6 @@ def write_manifest(directory: Path, shards: list[dict[str, Any]], tokenizer: str
     """Write `manifest.json`, which makes a directory of shards a store."""
     manifest = {"format": FORMAT, "tokenizer": tokenizer, "vocab_size": vocab_size, "shards": shards}
     write_atomically(directory / MANIFEST, json.dumps(manifest, indent=1).encode())
-
-
-def write_atomically(path: Path, content: Any) -> None:
-    """Write a file so that it is there whole, also after a power cut, or not at all."""
-    partial = path.with_name(f".{path.name}.{uuid.uuid4().hex}")  # of this writer alone, on this host or another
-    try:
-        with partial.open("xb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(partial, path)
-    except BaseException:
-        partial.unlink(missing_ok=True)
-        raise
 
 
 def open_store(directory: str | Path) -> Store:

@@ -4,7 +4,9 @@ Read next, in `tokenizers/`: `encoding.py`, `fast.py`, `bpe.py`, `wordpiece.py`,
 `chat.py`; `../data/prepare.py` is where texts become ids.
 """
 
+import os
 import shutil
+import tempfile
 import typing
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -94,3 +96,16 @@ def save_tokenizer(tokenizer: Tokenizer | str | Path | None, directory: str | Pa
                 shutil.copyfile(Path(tokenizer) / name, folder / name)
     elif tokenizer is not None:
         tokenizer.save(folder)
+
+
+def keep_tokenizer(tokenizer: Tokenizer, folder: Path) -> None:
+    """Save a tokenizer to a new folder, whole or not at all; of several processes that do so at once, the first one's stays."""
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=folder.parent, ignore_cleanup_errors=True) as partial:
+        tokenizer.save(partial)
+        os.chmod(partial, 0o755)  # a temporary directory is its owner's alone
+        try:
+            os.rename(partial, folder)
+        except OSError:
+            if not folder.is_dir():
+                raise

@@ -22,6 +22,7 @@ import jax
 import numpy as np
 from jax.sharding import NamedSharding, PartitionSpec, SingleDeviceSharding
 
+from jaxlm import atomic
 from jaxlm.errors import CheckpointError
 from jaxlm.training import manifest
 from jaxlm.training.manifest import checkpoint_steps
@@ -116,7 +117,7 @@ class Writer:
         if final.exists():  # without digests: nobody uses it
             manifest.set_aside(final)
         os.rename(partial, final)
-        manifest.sync_directory(self._folder)
+        atomic.sync_directory(self._folder)
 
     def _mark(self, step: int, loss: float) -> None:
         if jax.process_index() == 0:

@@ -11,6 +11,7 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 
+from jaxlm import atomic
 from jaxlm.errors import CheckpointError
 
 NAME, BEST, DAMAGED = "digest.json", "best.json", ".damaged"
@@ -23,7 +24,7 @@ def write_digest(directory: Path, step: int) -> None:
     names = sorted(str(path.relative_to(directory)) for path in directory.rglob("*") if path.is_file())
     files = {name: {"bytes": (directory / name).stat().st_size, "sha256": _digest(directory / name, sync=True)} for name in names}
     for folder in (path for path in directory.rglob("*") if path.is_dir()):
-        sync_directory(folder)
+        atomic.sync_directory(folder)
     write_atomically(directory / NAME, json.dumps({"format": FORMAT, "step": step, "files": files}, indent=1).encode())
 
 
@@ -66,23 +67,9 @@ def _digest(path: Path, sync: bool = False) -> str:
 
 
 def write_atomically(path: Path, content: bytes) -> None:
-    """Write a file so that a reader, or a run killed at any moment, sees the old content or the new, never a part."""
-    partial = path.with_name(path.name + ".tmp")
-    with partial.open("wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(partial, path)
-    sync_directory(path.parent)
-
-
-def sync_directory(directory: Path) -> None:
-    """Bring the names in a directory to the disk: a rename lasts only once its directory is written."""
-    descriptor = os.open(directory, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+    """Write a file so that a reader, or a run killed at any moment, sees the old content or the new, on the disk too."""
+    atomic.write_atomically(path, content)
+    atomic.sync_directory(path.parent)
 
 
 def folder(workdir: str | Path) -> Path:

@@ -12,9 +12,10 @@ from pathlib import Path
 
 import numpy as np
 
+from jaxlm.atomic import new_file
 from jaxlm.errors import DataError
 from jaxlm.text.cleaning.near import near_groups
-from jaxlm.text.cleaning.signatures import Duplicates, Signatures, load_signatures, readable, sign, split_paragraphs, write_arrays
+from jaxlm.text.cleaning.signatures import Duplicates, Signatures, load_signatures, readable, sign, split_paragraphs
 
 __all__ = ["REASONS", "Drops", "Duplicates", "Signatures", "apply", "find_duplicates", "load_drops", "load_signatures", "sign"]
 
@@ -47,7 +48,8 @@ class Drops:
 
     def save(self, path: str | Path) -> None:
         """Write NAME.npz, whole or not at all."""
-        write_arrays(Path(path), lambda file: np.savez(file, **vars(self)))
+        with new_file(Path(path)) as file:
+            np.savez(file, **vars(self))
 
 
 def load_drops(path: str | Path) -> Drops:

@@ -41,6 +41,7 @@ NATION = re.compile(
     r"|(?<=0)(?:3|6|[5-9]0)-\d{4}-\d{4}"  # Japan
     r")(?![\w/]|[.-]\d| \d)"
 )
+PASSES = 8  # a mask can lay bare what stood right against it; no more often than this, for a mask may be such data itself
 Spans = Iterator[tuple[int, int]]
 Regions = list[tuple[int, int]]
 
@@ -166,9 +167,15 @@ def pii(text: str, mask: str = "[{kind}]", kinds: tuple[str, ...] = tuple(KINDS)
     """
     for kind in kinds:
         choose("pii: kinds", kind, KINDS)
-    pieces, counts, last = [], dict.fromkeys(kinds, 0), 0
-    for start, stop, kind in find_pii(text, kinds):
-        pieces += [text[last:start], mask.replace("{kind}", kind)]
-        counts[kind] += 1
-        last = stop
-    return "".join([*pieces, text[last:]]), {kind: count for kind, count in counts.items() if count}
+    counts = dict.fromkeys(kinds, 0)
+    for _ in range(PASSES):
+        found = find_pii(text, kinds)
+        if not found:
+            break
+        pieces, last = [], 0
+        for start, stop, kind in found:
+            pieces += [text[last:start], mask.replace("{kind}", kind)]
+            counts[kind] += 1
+            last = stop
+        text = "".join([*pieces, text[last:]])
+    return text, {kind: count for kind, count in counts.items() if count}

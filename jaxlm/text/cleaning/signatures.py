@@ -8,14 +8,13 @@ import dataclasses
 import functools
 import hashlib
 import json
-import os
-import uuid
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from jaxlm.atomic import new_file
 from jaxlm.errors import ConfigError, DataError
 from jaxlm.text.cleaning.minhash import band_keys, bands_and_rows, minima
 from jaxlm.text.cleaning.shingles import chunks, shingles
@@ -69,11 +68,13 @@ class Signatures:
     def save(self, path: str | Path) -> None:
         """Write `path` (NAME.npz) and NAME.shingles.npy beside it, each whole or not at all, the .npz last: where it is, both are."""
         path = Path(path)
-        write_arrays(_mapped(path), lambda file: np.save(file, self.shingles()))
+        with new_file(_mapped(path)) as file:
+            np.save(file, self.shingles())
         plain = {name: getattr(self, name) for name in PLAIN}
         bands = {f"band{number}": self.band(number) for number in range(self.duplicates.bands)}
         header = np.frombuffer(json.dumps(_header(self.duplicates), sort_keys=True).encode(), np.uint8)
-        write_arrays(path, lambda file: np.savez(file, header=header, hashed=self.hashed(), places=self.places(), **plain, **bands))
+        with new_file(path) as file:
+            np.savez(file, header=header, hashed=self.hashed(), places=self.places(), **plain, **bands)
 
 
 def _header(duplicates: Duplicates) -> dict[str, Any]:
@@ -82,20 +83,6 @@ def _header(duplicates: Duplicates) -> dict[str, Any]:
 
 def _mapped(path: Path) -> Path:
     return path.with_suffix(".shingles.npy")
-
-
-def write_arrays(path: Path, write: Callable[[Any], None]) -> None:
-    """Let `write` fill a new file, which then takes the place of `path` at once."""
-    partial = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
-    try:
-        with partial.open("xb") as file:
-            write(file)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(partial, path)
-    except BaseException:
-        partial.unlink(missing_ok=True)
-        raise
 
 
 def load_signatures(path: str | Path) -> Signatures:

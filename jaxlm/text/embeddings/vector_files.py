@@ -8,9 +8,7 @@ import array
 import contextlib
 import gzip
 import mmap
-import os
 import re
-import uuid
 import warnings
 import zlib
 from collections.abc import Iterable, Iterator
@@ -19,6 +17,7 @@ from typing import BinaryIO
 
 import numpy as np
 
+from jaxlm.atomic import new_file
 from jaxlm.errors import DataError
 from jaxlm.text.embeddings import fasttext_files
 from jaxlm.text.embeddings.vector_training import Trained
@@ -259,14 +258,6 @@ def _writable(vectors: Vectors, forbidden: str) -> tuple[str, ...]:
 
 def _write(path: Path, *parts: Iterable[bytes]) -> None:
     """Whole or not at all."""
-    partial = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
-    try:
-        with partial.open("xb") as file:
-            for part in parts:
-                file.writelines(part)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(partial, path)
-    except BaseException:
-        partial.unlink(missing_ok=True)
-        raise
+    with new_file(path) as file:
+        for part in parts:
+            file.writelines(part)

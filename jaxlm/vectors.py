@@ -1,7 +1,7 @@
 """Word vectors: `python -m jaxlm.vectors train | similar | evaluate ...`.
 
 train --kind skipgram|cbow|fasttext|glove --out FILE FILES... [--column text] [--size 100] [--window 5] [--negative 5]
-  [--sample 1e-3] [--min-count 5] [--epochs 5 (glove: 25)] [--learning-rate 0.025] [--seed 0] [--buckets 200000] [--shortest 3]
+  [--sample 1e-3] [--min-count 5] [--epochs 5] [--learning-rate 0.025 (glove: 0.2)] [--seed 0] [--buckets 200000] [--shortest 3]
   [--longest 6] [--keep-case]: FILES are txt, jsonl, csv, tsv, parquet, plain or compressed, and globs. FILE ends in .txt
   or .vec (word2vec's text) or .bin (word2vec's binary; for fasttext, fastText's own, which keeps the n-grams).
 similar FILE WORD... [--count 10]; similar FILE --analogy A B C: what is to C as B is to A.

@@ -54,7 +54,8 @@ def test_what_looks_like_it_stays():
 def test_clean_text_stays():
     """In 12 MB of sources and documentation: authors' real addresses, and one address that stands for an address."""
     found = [(text[start:stop], kind) for text in stdlib_documents() for start, stop, kind in find_pii(text, tuple(KINDS)[1:])]
-    assert {case for case, _ in found} <= {"123.45.67.89"}, found
+    written = {"2001:1::1", "2001:1::2", "2001:4:112::"}  # public addresses, which newer versions of `ipaddress` list
+    assert {case for case, _ in found} <= {"123.45.67.89", *written}, found
 
 
 def test_masks_and_counts():

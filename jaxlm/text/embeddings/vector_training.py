@@ -25,7 +25,7 @@ ROWS = 256  # a block's n-gram rows are filled up to a multiple of this: few sha
 
 @dataclasses.dataclass(frozen=True)
 class Settings:
-    """How to train; the defaults are word2vec's. `learning_rate` None: 0.025, for GloVe 0.05.
+    """How to train; the defaults are word2vec's. `learning_rate` None: 0.025, for GloVe 0.2.
 
     window: context words on each side, at most. negative: noise words a pair. sample: above this share a word is
     subsampled. buckets, shortest, longest: fastText's n-grams (its own default is 2,000,000 buckets, for Wikipedia).

@@ -15,7 +15,11 @@ import pytest
 from jaxlm import config
 from jaxlm.data import portions, sources
 from jaxlm.data import prepare as preparing
+from jaxlm.data.drops import sign_portion
+from jaxlm.data.portions import Portion
 from jaxlm.data.prepare import prepare, training_documents
+from jaxlm.data.shards import Cleaning, Recipe, make_shards
+from jaxlm.data.split import ByHash
 from jaxlm.data.workers import ordered_map
 from jaxlm.errors import ConfigError, DataError
 from jaxlm.frozen import Frozen
@@ -89,6 +93,8 @@ def test_the_cleaning_and_the_list_of_duplicates_enter_the_key(corpus, tmp_path)
         for clean in (STEPS, STEPS[:3], ())
     ]
     assert len(set(kept)) == 3
+    data = data_of(corpus, tmp_path)
+    assert preparing.store_key(data, data.source, corpus[1], "one list") != preparing.store_key(data, data.source, corpus[1], "another")
 
 
 def test_dictionaries_in_a_config_file_are_options(corpus, tmp_path):
@@ -147,6 +153,57 @@ def test_results_come_in_order_and_few_wait():
     results = ordered_map(abs, items, 2)
     assert [next(results) for _ in range(3)] == [0, 1, 2] and len(taken) < 8
     assert list(results) == list(range(3, 20))
+
+
+ENDLESS = """
+import time
+from jaxlm.data.workers import ordered_map
+print(sum(1 for _ in ordered_map(time.sleep, [0.05] * 100_000, 2)))
+"""
+
+
+def test_workers_end_with_a_killed_parent():
+    running = subprocess.Popen([sys.executable, "-c", ENDLESS], start_new_session=True)
+    while len(workers := [child for child in _children(running.pid) if "spawn_main" in _line(child)]) < 2:
+        assert running.poll() is None
+        time.sleep(0.05)
+    time.sleep(1)  # they have begun to work
+    running.kill()
+    running.wait()
+    deadline = time.monotonic() + 10
+    while (alive := [worker for worker in workers if "spawn_main" in _line(worker)]) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    for worker in alive:
+        os.kill(worker, signal.SIGKILL)
+    assert not alive
+
+
+def _line(process):
+    try:
+        return Path(f"/proc/{process}/cmdline").read_text()
+    except OSError:
+        return ""
+
+
+def test_what_was_made_of_other_texts_is_made_again(corpus, tmp_path):
+    """A note and a signature count for the very texts they were made of."""
+    cleaning = Cleaning(("exact_duplicates",))
+    recipe = Recipe(cleaning, ByHash(0.0, 0.0, 1.0), corpus[1], str(tmp_path))
+    one, other = (Portion("00000-00000", 0, texts) for texts in (("first text", "second"), ("another text", "second")))
+    assert make_shards(recipe, one) == make_shards(recipe, one) != make_shards(recipe, other)
+    read = lambda: (tmp_path / "signed" / "00000-00000.npz").read_bytes()
+    signed = [sign_portion(cleaning.steps, str(tmp_path / "signed"), portion) and read() for portion in (one, other)]
+    assert signed[0] != signed[1]
+
+
+def test_a_document_ends_once(tmp_path):
+    """Some tokenizers' own templates end a text; the store adds no second end."""
+    texts = [sentence(i) for i in range(25)]
+    (tmp_path / "a.jsonl").write_text("".join(json.dumps({"text": text}) + "\n" for text in texts))
+    tokenizer = train_tokenizer("wordpiece", texts, 300)
+    data = config.Data(source=f"{tmp_path}/a.jsonl", cache=str(tmp_path / "cache"), validation=0.0)
+    store, _ = prepare(data, data.source, tokenizer)
+    assert store.slice(0, 0, 10**6).tolist() == tokenizer.encode(texts[0]) and tokenizer.encode(texts[0])[-1] == tokenizer.eos_id
 
 
 COMMAND = [sys.executable, "-m", "jaxlm.prepare"]

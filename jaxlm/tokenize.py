@@ -18,7 +18,7 @@ from jaxlm.data import lines
 from jaxlm.errors import Stopped
 from jaxlm.overrides import choose
 from jaxlm.text import statistics, training
-from jaxlm.text.learning.folder import new_folder
+from jaxlm.text.learning.folder import free, new_folder
 from jaxlm.text.tokenizer import load_tokenizer
 
 
@@ -34,12 +34,13 @@ def main(arguments: list[str]) -> None:
 
 def train(options: argparse.Namespace) -> None:
     """Learn, then write the folder, whole or not at all."""
-    say = lambda line: print(line, file=sys.stderr, flush=True)
-    kind = choose("--kind", options.kind, training.KINDS)
+    free(options.out)  # said before the learning, which may take long
+    say, kind = lambda line: print(line, file=sys.stderr, flush=True), choose("--kind", options.kind, training.KINDS)
     settings = training.Settings(options.lower, options.seed, options.distinct, options.sample, say)
-    with new_folder(options.out) as folder, lines.in_a_commands_words():
-        texts = (text for _, text in lines.file_texts(options.files, options.column))
+    texts = (text for _, text in lines.file_texts(options.files, options.column))
+    with lines.in_a_commands_words():
         tokenizer = training.train_tokenizer(kind, lines.reported(texts, say), options.vocab_size, settings)
+    with new_folder(options.out) as folder:
         training.save_for_transformers(tokenizer, folder)
     say(f"{options.out}: {kind}, {tokenizer.vocab_size:,} tokens")
 
@@ -64,14 +65,13 @@ def stats(options: argparse.Namespace) -> None:
     """A table by group and one by script."""
     groups, scripts = statistics.measure(load_tokenizer(options.directory), _groups(options))
     for title, rows in {options.by or "file": groups, "script": scripts}.items():
-        print("\n".join(statistics.table(title, rows)))
+        print(*statistics.table(title, rows), sep="\n")
 
 
 def _groups(options: argparse.Namespace) -> Iterator[tuple[str, str]]:
     if options.by:
-        yield from lines.file_rows(options.files, options.by, options.column)
-    else:
-        yield from ((str(path), text) for path, text in lines.file_texts(options.files, options.column))
+        return lines.file_rows(options.files, options.by, options.column)
+    return ((str(path), text) for path, text in lines.file_texts(options.files, options.column))
 
 
 VERBS = {"train": train, "encode": encode, "decode": decode, "stats": stats}
@@ -82,15 +82,15 @@ def parse(verb: str, arguments: list[str]) -> argparse.Namespace:
     parser = OptionParser(prog="python -m jaxlm.tokenize", add_help=False)
     parser.add_argument("--column", default="text")
     if verb == "train":
-        for name in ("--kind", "--out"):
-            parser.add_argument(name, required=True, type=Path if name == "--out" else str)
-        parser.add_argument("--vocab-size", type=int, default=8192)
-        for name, value in {"--seed": 0, "--distinct": training.DISTINCT, "--sample": training.SAMPLE}.items():
-            parser.add_argument(name, type=int, default=value)
+        parser.add_argument("--kind", required=True)
+        parser.add_argument("--out", required=True, type=Path)
+        for name, value in {"vocab-size": 8192, "seed": 0, "distinct": training.DISTINCT, "sample": training.SAMPLE}.items():
+            parser.add_argument(f"--{name}", type=int, default=value)
     else:
         parser.add_argument("directory")
+    if verb == "stats":
         parser.add_argument("--by")
-    for name in ("--lower",) if verb == "train" else ("--tokens", "--bare"):
+    for name in {"train": ("--lower",), "encode": ("--tokens", "--bare")}.get(verb, ()):
         parser.add_argument(name, action="store_true")
     parser.add_argument("files", nargs="*" if verb in ("encode", "decode") else "+")
     return parser.parse_intermixed_args(arguments)

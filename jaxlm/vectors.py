@@ -48,6 +48,8 @@ def train(arguments: list[str]) -> None:
     settings = Settings(**{field.name: getattr(options, field.name) for field in dataclasses.fields(Settings)})
     if options.out.suffix not in ENDINGS or not options.out.absolute().parent.is_dir():
         raise ConfigError(f"--out {options.out} cannot be written: give a file in a folder that is there, ending in {', '.join(ENDINGS)}")
+    if options.min_count < 1:
+        raise ConfigError(f"--min-count {options.min_count} is out of range: give at least 1")
     vocabulary = vector_corpus.count_words(_lines(options), options.min_count, print)
     corpus = vector_corpus.encode(_lines(options), vocabulary)
     make = glove.train if settings.kind == "glove" else vector_training.train

@@ -1,5 +1,6 @@
 """Preparation: cleaned and without duplicates, the same on one process and on several, resumed, counted."""
 
+import concurrent.futures
 import functools
 import json
 import os
@@ -15,9 +16,10 @@ import pytest
 from jaxlm import config
 from jaxlm.data import portions, sources
 from jaxlm.data import prepare as preparing
-from jaxlm.data.drops import sign_portion
+from jaxlm.data.card import empty_card
+from jaxlm.data.drops import find_cleaning, sign_portion
 from jaxlm.data.portions import Portion
-from jaxlm.data.prepare import prepare, training_documents
+from jaxlm.data.prepare import prepare, store_directory, training_documents
 from jaxlm.data.shards import Cleaning, Recipe, make_shards
 from jaxlm.data.split import ByHash
 from jaxlm.data.workers import ordered_map
@@ -192,8 +194,48 @@ def test_what_was_made_of_other_texts_is_made_again(corpus, tmp_path):
     one, other = (Portion("00000-00000", 0, texts) for texts in (("first text", "second"), ("another text", "second")))
     assert make_shards(recipe, one) == make_shards(recipe, one) != make_shards(recipe, other)
     read = lambda: (tmp_path / "signed" / "00000-00000.npz").read_bytes()
-    signed = [sign_portion(cleaning.steps, str(tmp_path / "signed"), portion) and read() for portion in (one, other)]
+    signed = [sign_portion(cleaning, str(tmp_path / "signed"), portion) and read() for portion in (one, other)]
     assert signed[0] != signed[1]
+
+
+def test_a_list_that_changes_is_read_again_and_not_mixed(corpus, tmp_path):
+    """Every worker reads the files that options name: what it finds must be what the key was made of."""
+    (tmp_path / "words.txt").write_text("zzzz\n")
+    steps = (("profanity", {"words": str(tmp_path / "words.txt")}),)
+    data = data_of(corpus, tmp_path / "cache", clean=steps)
+    cleaning = find_cleaning(data, data.source)
+    before = prepare(data, data.source, corpus[1])[0]
+    (tmp_path / "words.txt").write_text("time\nyear\n")
+    after = prepare(data, data.source, corpus[1])[0]
+    assert after.directory != before.directory and len(after.lengths) < len(before.lengths)
+    with pytest.raises(DataError, match="changed during the preparation"):
+        list(cleaning(Portion("00000-00000", 0, ("a text",)), empty_card()))
+
+
+def test_two_may_list_duplicates_at_once(corpus, tmp_path):
+    data = data_of(corpus, tmp_path)
+    with concurrent.futures.ThreadPoolExecutor(4) as pool:
+        found = list(pool.map(lambda _: find_cleaning(data, data.source), range(4)))
+    assert len(set(found)) == 1 and not list((tmp_path / "drops").glob("*.partial"))
+
+
+def test_what_a_killed_process_left_is_cleared_away(corpus, tmp_path):
+    data = data_of(corpus, tmp_path)
+    path = store_directory(data, data.source, corpus[1], find_cleaning(data, data.source))
+    left = path.with_name(f"{path.name}.partial") / "train" / ".00000-00000.arrow.abc"
+    left.parent.mkdir(parents=True)
+    left.write_text("half")
+    store, _ = prepare(data, data.source, corpus[1])
+    assert {file.suffix for file in store.directory.iterdir()} == {".arrow", ".json"}
+
+
+def test_paragraphs_taken_out_are_counted(tmp_path):
+    shared = "a paragraph that stands on every page of the site"
+    texts = [f"{shared}\n\n{sentence(i)}" for i in range(25)]
+    (tmp_path / "a.jsonl").write_text("".join(json.dumps({"text": text}) + "\n" for text in texts))
+    data = config.Data(source=f"{tmp_path}/a.jsonl", cache=str(tmp_path), clean=(("paragraph_duplicates", {"minimum": 20}),))
+    store, _ = prepare(data, data.source, train_tokenizer("char", texts, 0))
+    assert json.loads((store.directory.parent / "card.json").read_text())["changed"] == {"paragraph_duplicates": 24}
 
 
 def test_a_document_ends_once(tmp_path):

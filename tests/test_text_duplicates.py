@@ -6,13 +6,14 @@ import random
 import re
 import subprocess
 import sys
+from unittest import mock
 
 import numpy as np
 import pytest
 
 from jaxlm.data.stdlib import stdlib_documents
 from jaxlm.errors import ConfigError, DataError
-from jaxlm.text.cleaning import minhash
+from jaxlm.text.cleaning import minhash, near
 from jaxlm.text.cleaning.duplicates import REASONS, Duplicates, apply, find_duplicates, load_drops, sign
 from jaxlm.text.cleaning.near import jaccard
 from jaxlm.text.cleaning.shingles import shingles, words
@@ -256,3 +257,30 @@ def test_many_copies_take_no_quadratic_time():
     copies = [f"{' '.join(f'word{number}' for number in range(60))} {extra}" for extra in range(5000)]
     options = Duplicates(threshold=0.8)
     assert find_duplicates([sign(np.arange(5000), copies, options)], options).documents.tolist() == list(range(1, 5000))
+
+
+def test_pages_of_one_template_are_compared_by_products():
+    """Below the threshold each with all others: the same result as one by one, and not a comparison a pair."""
+    draw = random.Random(3)
+    word = lambda: f"w{draw.randrange(20_000)}"
+    head = [word() for _ in range(140)]
+    texts = [" ".join([*head, *(word() for _ in range(draw.choice((12, 30))))]) for _ in range(90)]
+    options = Duplicates(threshold=0.8)
+    found = find_duplicates([sign(np.arange(len(texts)), texts, options)], options)
+    with mock.patch.object(near, "FEW", 10**6):
+        slow = find_duplicates([sign(np.arange(len(texts)), texts, options)], options)
+    with mock.patch.object(near, "TILE", 20), mock.patch.object(near, "COLUMNS", 64), mock.patch.object(near, "jaccard", None):
+        with mock.patch.object(near, "FEW", 0):
+            tiles = find_duplicates([sign(np.arange(len(texts)), texts, options)], options)
+    assert found.digest == slow.digest == tiles.digest and 10 < len(found.documents) < 80
+
+
+def test_gaps_between_paragraphs_may_hold_blanks():
+    options, shared = Duplicates(paragraph=20), "a paragraph that stands on every page of the site"
+    texts = [f"{shared}{gap}page {i}" for i, gap in enumerate(("\n\n", "\r\n\r\n", "\n \t\n", "\n\n\n"))]
+    found = find_duplicates([sign(np.arange(4), texts, options)], options)
+    assert found.paragraphs.tolist() == [[1, 0], [2, 0], [3, 0]]
+    assert [apply(found, i, text)[0] for i, text in enumerate(texts)] == [texts[0], "page 1", "page 2", "page 3"]
+    last = f"y\n\nz\n\n{shared}"
+    found = find_duplicates([sign(np.arange(2), [shared, last], options)], options)
+    assert apply(found, 1, last)[0] == "y\n\nz"

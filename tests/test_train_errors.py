@@ -81,7 +81,7 @@ def test_a_directory_in_use(tmp_path, capfd):
 def test_a_corrupt_shard(tmp_path, capfd):
     config = make_config(tmp_path)
     assert run_here(config, "steps=5", "optimizer.decay=9") == 0
-    (shard,) = (tmp_path / "cache" / "stores").glob("*/train/00000.arrow")
+    (shard,) = (tmp_path / "cache" / "stores").glob("*/train/00000-00000.arrow")
     content = bytearray(shard.read_bytes())
     content[len(content) // 2] ^= 1
     shard.write_bytes(content)

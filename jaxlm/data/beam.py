@@ -37,8 +37,14 @@ def _cleaning(data: config.Data, source: str, flags: Sequence[str], report: Repo
     path = drops.drops_path(data, source)
     if cleaner_of(data.clean).duplicates is not None and not path.is_file():
         folder = path.with_suffix(".partial")
-        _run(data, source, flags, functools.partial(drops.sign_portion, data.clean, str(folder)))
-        drops.reduce_signatures(data, path, map(str, folder.glob(f"*{drops.SIGNED}")), report)
+        _run(
+            data,
+            source,
+            flags,
+            functools.partial(drops.sign_portion, Cleaning(data.clean, None, cleaner_of(data.clean).fingerprint), str(folder)),
+        )
+        with drops.first_wins(path):
+            drops.reduce_signatures(data, path, map(str, folder.glob(f"*{drops.SIGNED}")), report)
     return drops.find_cleaning(data, source)
 
 

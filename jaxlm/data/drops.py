@@ -4,6 +4,7 @@ The list depends on the sources and the cleaning alone, is kept in the cache, an
 next: `prepare.py`, the second pass.
 """
 
+import contextlib
 import functools
 import json
 import shutil
@@ -15,12 +16,13 @@ import numpy as np
 from jaxlm import config
 from jaxlm.atomic import write_atomically
 from jaxlm.data import card as cards
-from jaxlm.data import sources
+from jaxlm.data import portions, sources
 from jaxlm.data.portions import Portion, source_portions
 from jaxlm.data.shards import Cleaning, cleaner_of, digest_of, drops_of
 from jaxlm.data.sources import Report
 from jaxlm.data.workers import ordered_map
-from jaxlm.text.cleaning import duplicates
+from jaxlm.errors import DataError
+from jaxlm.text.cleaning import duplicates, signatures
 
 SIGNED = ".npz"
 Runner = Callable[[Callable[[Portion], str], Iterable[Portion]], Iterator[str]]
@@ -29,19 +31,37 @@ Runner = Callable[[Callable[[Portion], str], Iterable[Portion]], Iterator[str]]
 def find_cleaning(data: config.Data, source: str, report: Report | None = None, workers: int = 0) -> Cleaning:
     """What is to be done to a source's documents: its list of duplicates is found in the cache, or made now."""
     if cleaner_of(data.clean).duplicates is None:
-        return Cleaning(data.clean)
+        return Cleaning(data.clean, None, cleaner_of(data.clean).fingerprint)
     path = drops_path(data, source)
     if not path.is_file():
-        sign = functools.partial(sign_portion, data.clean, str(path.with_suffix(".partial")))
+        sign = functools.partial(sign_portion, Cleaning(data.clean, None, cleaner_of(data.clean).fingerprint), str(_folder(path)))
         signed = ordered_map(sign, source_portions(data, source), workers)
-        reduce_signatures(data, path, _told(signed, report), report)
-    return Cleaning(data.clean, str(path))
+        with first_wins(path):
+            reduce_signatures(data, path, _told(signed, report), report)
+    shutil.rmtree(_folder(path), ignore_errors=True)
+    return Cleaning(data.clean, str(path), cleaner_of(data.clean).fingerprint)
+
+
+def _folder(path: Path) -> Path:
+    """Where signatures wait for the list to be made."""
+    return path.with_suffix(".partial")
+
+
+@contextlib.contextmanager
+def first_wins(path: Path) -> Iterator[None]:
+    """What fails because another process made the same list first, and cleared away its signatures, is no failure."""
+    try:
+        yield
+    except (OSError, DataError):
+        if not path.is_file():
+            raise
 
 
 def drops_path(data: config.Data, source: str) -> Path:
     """Where the list of a source's duplicates is kept."""
     files = sources.fingerprint(source, data.data_dir)
-    name = digest_of("drops", source, files, data.column, data.split, cleaner_of(data.clean).fingerprint)
+    numbering = [portions.PORTION_BYTES, sources.UNIT_BYTES, portions.UNIT_SPAN, signatures.FORMAT]
+    name = digest_of("drops", *numbering, source, files, data.column, data.split, cleaner_of(data.clean).fingerprint)
     return Path(data.cache).expanduser() / "drops" / f"{name}.npz"
 
 
@@ -57,25 +77,24 @@ def _told(names: Iterable[str], report: Report | None) -> Iterator[str]:
         yield name
 
 
-def sign_portion(steps: tuple, folder: str, portion: Portion) -> str:
+def sign_portion(cleaning: Cleaning, folder: str, portion: Portion) -> str:
     """Write the signatures of a portion's cleaned documents, or keep those of an earlier call; returns the file's path."""
     path, note = Path(folder) / f"{portion.name}{SIGNED}", Path(folder) / f"{portion.name}.json"
     digest = portion.digest
     if not (path.exists() and note.is_file() and json.loads(note.read_text()) == digest):
         path.parent.mkdir(parents=True, exist_ok=True)
-        kept = list(Cleaning(steps)(portion, cards.empty_card()))
+        kept = list(cleaning(portion, cards.empty_card()))
         ids = np.array([number for number, _ in kept], np.int64)
-        duplicates.sign(ids, [text for _, text in kept], cleaner_of(steps).duplicates).save(path)
+        duplicates.sign(ids, [text for _, text in kept], cleaner_of(cleaning.steps).duplicates).save(path)
         write_atomically(note, json.dumps(digest).encode())
     return str(path)
 
 
 def reduce_signatures(data: config.Data, path: Path, signed: Iterable[str], report: Report | None = None) -> None:
-    """The list of duplicates out of all signatures, which are removed afterwards."""
+    """The list of duplicates out of all signatures."""
     names = sorted(signed)
     found = duplicates.find_duplicates([duplicates.load_signatures(Path(name)) for name in names], cleaner_of(data.clean).duplicates)
     path.parent.mkdir(parents=True, exist_ok=True)
     found.save(path)
-    shutil.rmtree(path.with_suffix(".partial"), ignore_errors=True)
     if report:
         report(f"{len(found.documents):,} duplicates listed")

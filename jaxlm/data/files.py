@@ -63,12 +63,13 @@ def file_documents(paths: Iterable[Path], column: str) -> Iterator[str]:
         if kind not in READERS:
             known = ", ".join(READERS)
             raise DataError(f"{path}: files of this kind cannot be read; the endings are {known}, each also with {', '.join(COMPRESSED)}")
-        with _named_damage(path), open_bytes(path) as stream:
+        with named_damage(path), open_bytes(path) as stream:
             yield from READERS[kind](stream, path, column)
 
 
 @contextlib.contextmanager
-def _named_damage(path: Path) -> Iterator[None]:
+def named_damage(path: Path) -> Iterator[None]:
+    """Turn what a damaged file raises into one DataError that names it."""
     try:
         yield
     except DAMAGE as error:

@@ -29,7 +29,7 @@ def file_texts(patterns: Iterable[str], column: str) -> Iterator[tuple[Path, str
     with in_a_commands_words():
         for path in [path for pattern in patterns for path in files.list_files(pattern)]:
             texts = _blocks(path) if is_plain(path) else files.file_documents([path], column)
-            yield from ((path, text) for text in texts if text)
+            yield from ((path, text) for text in texts)
 
 
 def file_rows(patterns: Iterable[str], *columns: str) -> Iterator[tuple[str, ...]]:
@@ -61,12 +61,10 @@ def is_plain(path: Path) -> bool:
 
 
 def _blocks(path: Path) -> Iterator[str]:
-    try:
-        with files.open_bytes(path) as stream, io.TextIOWrapper(stream, encoding="utf-8-sig", newline="") as text:
+    with files.named_damage(path):
+        with files.open_bytes(path) as stream, io.TextIOWrapper(stream, encoding="utf-8-sig", newline="\n") as text:
             while block := text.read(BLOCK):
                 yield block + text.readline(BLOCK)
-    except files.DAMAGE as error:
-        raise DataError(f"{path} is cut, corrupt or not UTF-8 ({error}): copy it again or leave it out") from error
 
 
 @contextlib.contextmanager

@@ -134,11 +134,19 @@ def _told(notes: Iterable[dict[str, Any]], report: Report | None) -> Iterator[di
         yield note
 
 
+def _clear(folder: Path, names: set[str]) -> None:
+    """Remove what killed processes left half-written."""
+    for path in folder.iterdir():
+        if path.name not in names:
+            path.unlink(missing_ok=True)
+
+
 def _finish(partial: Path, notes: list[dict[str, Any]], tokenizer: Tokenizer, about: dict[str, Any]) -> None:
     rows = {side: sorted((n["rows"][side] for n in notes if side in n["rows"]), key=lambda row: row["name"]) for side in SIDES}
     for side, shards in rows.items():
         if shards or side == "train":
             (partial / side).mkdir(exist_ok=True)
+            _clear(partial / side, {row["name"] for row in shards})
             write_manifest(partial / side, shards, tokenizer.digest, tokenizer.vocab_size)
     card = functools.reduce(cards.add_cards, (note["card"] for note in notes), cards.empty_card())
     tokens = {side: sum(row["tokens"] for row in shards) for side, shards in rows.items()}

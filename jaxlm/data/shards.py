@@ -6,8 +6,10 @@ A pure function of the portion and the recipe, so that local workers and a clust
 
 import dataclasses
 import functools
+import glob
 import hashlib
 import json
+import os
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -19,12 +21,14 @@ from jaxlm.data import card as cards
 from jaxlm.data.portions import Portion
 from jaxlm.data.split import Rule
 from jaxlm.data.store import write_shard
+from jaxlm.errors import DataError
 from jaxlm.overrides import tuples
 from jaxlm.text import clean
 from jaxlm.text.cleaning import duplicates
 from jaxlm.text.tokenizer import Tokenizer, load_tokenizer
 
 BATCH_BYTES = 4 << 20  # of text tokenized at once: ids as Python integers take 30 times their text
+PARAGRAPHS = duplicates.REASONS[2]
 SIDES = ("train", "validation")
 
 
@@ -34,27 +38,40 @@ class Cleaning:
 
     steps: tuple[Any, ...] = ()  # data.clean
     drops: str | None = None  # the file that lists the duplicates
+    fingerprint: str | None = None  # of the cleaner that began: files that its options name must not change meanwhile
 
     def __call__(self, portion: Portion, card: cards.Card) -> Iterator[tuple[int, str]]:
         """(number, text) of the documents that are left; every one is counted in the card."""
         cleaner = cleaner_of(self.steps)
+        if self.fingerprint not in (None, cleaner.fingerprint):
+            raise DataError("a file or library that data.clean names changed during the preparation: run the same command again")
         drops = self.drops and drops_of(self.drops).within(portion.first, portion.first + len(portion.texts))
         for number, raw in enumerate(portion.texts, portion.first):
             found = cleaner(raw) if self.steps else clean.Cleaned(raw)
             text, rule = found.text, found.dropped
             if text is not None and drops:
                 text, rule = duplicates.apply(drops, number, text)
-            cards.add_document(card, raw, text, rule, found.changed, found.counts)
+            changed = found.changed if text == found.text or text is None else (*found.changed, PARAGRAPHS)
+            cards.add_document(card, raw, text, rule, changed, found.counts)
             if text is not None:
                 yield number, text
 
 
 def cleaner_of(steps: tuple[Any, ...]) -> clean.Cleaner:
-    """The cleaner of `data.clean`, made once a process."""
-    return _cleaner(tuples(steps))
+    """The cleaner of `data.clean`, made once a process and once for each state of the files that its options name."""
+    return _cleaner(tuples(steps), _named_files(steps))
 
 
-_cleaner = functools.lru_cache(2)(clean.make_cleaner)
+@functools.lru_cache(2)
+def _cleaner(steps: tuple[Any, ...], files: tuple) -> clean.Cleaner:
+    return clean.make_cleaner(steps)
+
+
+def _named_files(steps: tuple[Any, ...]) -> tuple:
+    """Path, size and time of every file that an option names, by a path or a glob."""
+    options = [value for step in steps if isinstance(step, list | tuple) for value in dict(step[-1]).values() if isinstance(value, str)]
+    states = ((path, os.stat(path)) for value in options for path in sorted(glob.glob(os.path.expanduser(value), recursive=True)))
+    return tuple((path, state.st_size, state.st_mtime_ns) for path, state in states)
 
 
 @functools.lru_cache(2)

@@ -72,7 +72,10 @@ def near_duplicates(threshold: float = 0.8, ngram: int = 5, permutations: int = 
 
 
 def paragraph_duplicates(minimum: int = 100) -> dict[str, Any]:
-    """Take out paragraphs of at least `minimum` characters that stood in the corpus before."""
+    """Take out paragraphs of at least `minimum` characters that stood in the corpus before.
+
+    A paragraph is what empty lines enclose; `html` writes a block a line, and so leaves one paragraph a page.
+    """
     return {"paragraph": minimum}
 
 
@@ -152,6 +155,8 @@ def make_cleaner(steps: Iterable[str | tuple[str, Mapping[str, Any]]]) -> Cleane
             _load(name, options)
             local.append((name, _probed(name, functools.partial(STEPS[name], **options))))
         parts[-1].append({key: getattr(value, "digest", value) for key, value in sorted(options.items())})
+    if twice.get("paragraph") and "c4" in (name for name, _ in local):
+        raise ConfigError("data.clean: c4 leaves no empty lines, and paragraph_duplicates finds paragraphs by them: leave one of them out")
     versions = [VERSION, unicodedata.unidata_version, *sys.version_info[:3]]  # letters, and what `ipaddress` calls public
     digest = hashlib.sha256(json.dumps([versions, parts], sort_keys=True).encode()).hexdigest()
     return Cleaner(tuple(local), Duplicates(**twice) if twice else None, digest)

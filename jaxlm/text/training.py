@@ -8,6 +8,7 @@ import dataclasses
 import difflib
 import itertools
 import json
+import re
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -19,9 +20,12 @@ from jaxlm.text.tokenizer import Tokenizer
 from jaxlm.text.tokenizers import bpe, characters, fast
 from jaxlm.text.unicode import well_formed
 
+MOST = 1 << 22  # tokens: 16 times the largest published vocabulary
 DIRECT = 1 << 24  # characters: a smaller corpus is held in memory, and the library counts its words
 DISTINCT, SAMPLE = 2_000_000, 8192  # what is kept of a large corpus: see Settings
 LETTERS = 1000  # characters that a WordPiece vocabulary holds at most, the most frequent (as BERT's trainer)
+LONGEST_BYTES = 1000  # of a word that BPE learns from: its time is quadratic in them, and a longer one is no word
+LONG = re.compile(rf"\S{{{LONGEST_BYTES // 4 + 1}}}|\s{{{LONGEST_BYTES + 1}}}")  # where such a word may be: 4 bytes a character at most
 LONGEST = 100  # characters: WordPiece reads a longer word as unknown
 NOTHING = "there is no text to train a tokenizer on: check data.source"
 CONTROL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
@@ -50,6 +54,8 @@ def train_tokenizer(kind: str, texts: Iterable[str], vocab_size: int, settings: 
         near = difflib.get_close_matches(kind, KINDS, n=1, cutoff=0.3)
         mend = f"did you mean {near[0]}?" if near else f"the kinds are {', '.join(KINDS)}"
         raise ConfigError(f"unknown tokenizer.kind={kind}: {mend}")
+    if kind != "char" and not 1 <= vocab_size <= MOST:
+        raise ConfigError(f"tokenizer.vocab_size={vocab_size:,} is out of range: give 1 to {MOST:,}")
     return KINDS[kind](_with_text(texts), vocab_size, settings)
 
 
@@ -65,10 +71,11 @@ def train_bpe(texts: Iterable[str], vocab_size: int, settings: Settings = Settin
     alphabet = pre_tokenizers.ByteLevel.alphabet()
     trainer = trainers.BpeTrainer(vocab_size=vocab_size, special_tokens=[fast.EOS], initial_alphabet=alphabet, show_progress=False)
     first, whole = _first(texts, DIRECT)
-    if whole:
+    if whole and not any(LONG.search(text) for text in first):
         engine.train_from_iterator(first, trainer)
     else:
-        engine.model = _learn(models.BPE(), _counted(itertools.chain(first, texts), engine, settings), trainer)
+        counts = _counted(itertools.chain(first, texts), engine, settings)
+        engine.model = _learn(models.BPE(), {word: number for word, number in counts.items() if len(word) <= LONGEST_BYTES}, trainer)
         engine.add_special_tokens([fast.EOS])
     return fast.finish(engine, fast.EOS, None)
 

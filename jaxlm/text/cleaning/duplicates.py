@@ -137,5 +137,7 @@ def apply(drops: Drops, id: int, text: str) -> tuple[str | None, str | None]:
     if first == stop:
         return text, None
     gone = set(drops.paragraphs[first:stop, 1].tolist())
-    rest = "\n\n".join(piece for number, piece in enumerate(split_paragraphs(text)) if number not in gone)
+    pieces = split_paragraphs(text)
+    rest = "".join("".join(pieces[at : at + 2]) for at in range(0, len(pieces), 2) if at // 2 not in gone)
+    rest = rest.rstrip() if len(pieces) // 2 in gone else rest
     return (rest, None) if rest.strip() else (None, REASONS[2])

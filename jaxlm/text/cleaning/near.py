@@ -5,6 +5,7 @@ be in one with another that it resembles only through a third. Read first: `minh
 """
 
 import functools
+import itertools
 from collections.abc import Iterator, Sequence
 
 import numpy as np
@@ -29,6 +30,8 @@ def near_groups(shards: Sequence[Signatures], rows: np.ndarray, duplicates: Dupl
     return parents[rows]
 
 
+FEW = 16  # documents that share a band: more are compared by matrix products
+TILE, COLUMNS = 2048, 4096  # documents and shingles of one product: some 200 MB at most
 OPEN = 128  # files of shingles mapped at once: an operating system allows a process some 1,000
 
 
@@ -57,21 +60,51 @@ def _buckets(keys: np.ndarray) -> Iterator[np.ndarray]:
 
 
 def _join(bucket: np.ndarray, sets: _Sets, parents: np.ndarray, threshold: float) -> None:
-    """Verify each pair of a bucket that is not in one group yet, and join what is alike; quadratic only in what is not."""
+    """Verify the pairs of a bucket that are not in one group yet, and join what is alike; quadratic only in what is not."""
     roots = np.array([_root(parents, int(row)) for row in bucket])
+    if np.all(roots == roots[0]):
+        return
+    for at, other in _alike(bucket, sets, threshold) if len(bucket) > FEW else _alike_few(bucket, roots, sets, threshold):
+        low, high = sorted((_root(parents, int(bucket[at])), _root(parents, int(bucket[other]))))
+        parents[high] = low
+
+
+def _alike_few(bucket: np.ndarray, roots: np.ndarray, sets: _Sets, threshold: float) -> Iterator[tuple[int, int]]:
+    """The places of alike pairs, one comparison after the other."""
     sizes = sets.sizes[bucket]
-    for at, row in enumerate(bucket[:-1].tolist()):
-        smaller, larger = np.minimum(sizes[at], sizes[at + 1 :]), np.maximum(sizes[at], sizes[at + 1 :])
-        others = at + 1 + np.flatnonzero((roots[at + 1 :] != roots[at]) & (smaller >= threshold * larger))
-        if len(others):
-            mine = sets[row]
-            for other in others.tolist():
-                if roots[other] != roots[at] and jaccard(mine, sets[int(bucket[other])]) >= threshold:
-                    low, high = sorted((int(roots[at]), int(roots[other])))
-                    parents[high] = low
-                    roots[roots == high] = low
-        elif np.all(roots == roots[0]):
-            return
+    for at, other in itertools.combinations(range(len(bucket)), 2):
+        small, large = sorted((sizes[at], sizes[other]))
+        if roots[at] != roots[other] and small >= threshold * large:
+            if jaccard(sets[int(bucket[at])], sets[int(bucket[other])]) >= threshold:
+                yield at, other
+
+
+def _alike(bucket: np.ndarray, sets: _Sets, threshold: float) -> Iterator[tuple[int, int]]:
+    """The same of many: pages of one template share a band with all others. Tile against tile, by matrix products."""
+    starts = range(0, len(bucket), TILE)
+    for one, two in itertools.combinations_with_replacement(starts, 2):
+        rows = np.unique(np.concatenate([np.arange(at, min(at + TILE, len(bucket))) for at in (one, two)]))
+        both = _common([sets[int(row)] for row in bucket[rows]])
+        sizes = sets.sizes[bucket[rows]].astype(np.float64)
+        alike = both / (sizes[:, None] + sizes - both) >= threshold
+        yield from rows[np.argwhere(np.triu(alike, 1))].tolist()
+
+
+def _common(parts: list[np.ndarray]) -> np.ndarray:
+    """float64 [m, m]: how many shingles each two of m sets share; those that only one has need no column."""
+    _, column, counts = np.unique(np.concatenate(parts), return_inverse=True, return_counts=True)
+    owner = np.repeat(np.arange(len(parts)), [len(part) for part in parts])
+    shared = counts[column] > 1
+    owner, column = owner[shared], (np.cumsum(counts > 1) - 1)[column[shared]]
+    order = np.argsort(column, kind="stable")
+    owner, column = owner[order], column[order]
+    both = np.zeros((len(parts), len(parts)), np.float32)
+    for first in range(0, int((counts > 1).sum()), COLUMNS):
+        here = slice(*np.searchsorted(column, [first, first + COLUMNS]))
+        held = np.zeros((len(parts), COLUMNS), np.float32)
+        held[owner[here], column[here] - first] = 1
+        both += held @ held.T
+    return both.astype(np.float64)
 
 
 def _root(parents: np.ndarray, row: int) -> int:

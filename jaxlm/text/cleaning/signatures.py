@@ -8,6 +8,7 @@ import dataclasses
 import functools
 import hashlib
 import json
+import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,8 @@ from jaxlm.text.cleaning.minhash import band_keys, bands_and_rows, minima
 from jaxlm.text.cleaning.shingles import chunks, shingles
 from jaxlm.text.unicode import well_formed
 
-FORMAT = 1
+FORMAT = 2
+GAP = re.compile(r"(\r?\n(?:[ \t]*\r?\n)+)")  # between paragraphs
 PLAIN = ("ids", "digests", "offsets", "paragraphs")
 NOTHING = np.zeros(0, np.uint64)
 
@@ -142,8 +144,8 @@ def digest(text: str) -> bytes:
 
 
 def split_paragraphs(text: str) -> list[str]:
-    r"""What stands between empty lines; "\n\n".join is the inverse."""
-    return text.split("\n\n")
+    r"""What stands between empty lines, which may hold blanks; every second piece is such a gap, and "".join is the inverse."""
+    return GAP.split(text)
 
 
 def sign(ids: np.ndarray, texts: Sequence[str], duplicates: Duplicates) -> Signatures:
@@ -187,7 +189,7 @@ def _paragraphs(ids: np.ndarray, texts: Sequence[str], least: int | None) -> tup
         return NOTHING.reshape(0, 2), np.zeros((0, 2), np.int64)
     digests, places = [], []
     for document, text in zip(ids.tolist(), texts, strict=True):
-        for number, paragraph in enumerate(split_paragraphs(text)):
+        for number, paragraph in enumerate(split_paragraphs(text)[::2]):
             if len(stripped := paragraph.strip()) >= least:
                 digests.append(digest(stripped))
                 places.append((document, number))

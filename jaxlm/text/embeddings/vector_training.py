@@ -51,6 +51,8 @@ class Settings:
         for name, low in least.items():
             if not low <= getattr(self, name) <= 1 << 31:
                 raise ConfigError(f"--{name} {getattr(self, name)} is out of range: give at least {low}")
+        if self.longest > 1000 or self.size > 10_000:
+            raise ConfigError(f"--longest {self.longest}, --size {self.size}: give at most 1000 and 10000")
         if self.window > 100:
             raise ConfigError(f"--window {self.window} is out of range: give at most 100")
         if self.learning_rate is not None and not 0 < self.learning_rate < 10:

@@ -9,15 +9,24 @@ from pathlib import Path
 from jaxlm.errors import ConfigError
 
 
+def free(path: str | Path) -> Path:
+    """The absolute path. Raises ConfigError where it is there and not an empty folder, or cannot be made."""
+    target = Path(path).expanduser().absolute()
+    if target.is_symlink() or (target.exists() and not (target.is_dir() and not any(target.iterdir()))):
+        raise ConfigError(f"{path} exists and is not an empty folder: name another, or remove it first")
+    above = next(folder for folder in target.parents if folder.exists())
+    if not above.is_dir():
+        raise ConfigError(f"{path} cannot be made: {above} is not a folder")
+    return target
+
+
 @contextlib.contextmanager
 def new_folder(path: str | Path) -> Iterator[Path]:
     """A place beside `path` to write files in, which becomes `path` where the body ends well, and is removed where it does not.
 
     Raises ConfigError, before anything is done, where `path` is there and not an empty folder.
     """
-    target = Path(path).expanduser().absolute()
-    if target.exists() and not (target.is_dir() and not any(target.iterdir())):
-        raise ConfigError(f"{path} exists and is not an empty folder: name another, or remove it first")
+    target = free(path)
     made = next((folder for folder in reversed(target.parents) if not folder.exists()), None)
     try:
         target.parent.mkdir(parents=True, exist_ok=True)

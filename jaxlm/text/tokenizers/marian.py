@@ -6,6 +6,7 @@ the target's code, >>deu<<, before a text: `in_language("deu")`. Read next: `sen
 
 import dataclasses
 import functools
+import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -26,6 +27,12 @@ class Marian(SentencePiece):
 
     vocabulary: Mapping[str, int] = dataclasses.field(default_factory=dict, repr=False)
     other: bytes = dataclasses.field(default=b"", repr=False)
+
+    @property
+    def digest(self) -> str:
+        """Of the model, of the other side's, and of the ids."""
+        ids = json.dumps(self.vocabulary, sort_keys=True)
+        return hashlib.sha256(f"{super().digest}\n{hashlib.sha256(self.other).hexdigest()}\n{ids}".encode()).hexdigest()
 
     def _rows(self, texts: Sequence[str]) -> list[list[int]]:
         with fast.readable("texts"):

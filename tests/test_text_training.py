@@ -225,3 +225,18 @@ def test_statistics_count_by_group_and_by_script():
     characters = train_tokenizer("char", ["one two"], 0)
     assert statistics.measure(characters, [("a", "one x")])[0]["a"].unknown == 1
     assert len(list(statistics.table("file", groups))) == 3
+
+
+def test_bpe_learns_nothing_from_what_is_too_long_to_be_a_word():
+    """Its time is quadratic in the longest word; words around it are learnt from as ever."""
+    assert train_tokenizer("bpe", ["a" * 20_000], 300).vocab_size == 257
+    texts = ["the cat sat on the mat " * 20, "the dog " * 30]
+    alone, beside = (train_tokenizer("bpe", [*texts, *more], 280) for more in ([], ["\n\n" + "x" * 3000]))
+    assert alone.digest == beside.digest
+
+
+@pytest.mark.parametrize("kind", ["bpe", "wordpiece", "unigram", "word"])
+@pytest.mark.parametrize("size", [-5, 10**9, 10**20])
+def test_sizes_that_nobody_means_are_refused(kind, size):
+    with pytest.raises(ConfigError, match="out of range"):
+        train_tokenizer(kind, ["a text"], size)

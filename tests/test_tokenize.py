@@ -179,3 +179,15 @@ def test_an_answer_comes_at_once_and_ctrl_c_is_one_line(folder):
         assert running.wait(60) == 75
         error = running.stderr.read().decode()
     assert "interrupted" in error and error.count("\n") == 1
+
+
+def test_a_row_without_text_keeps_its_line(tmp_path):
+    """A line of ids a row: what stands beside it, a label, is still beside it."""
+    (tmp_path / "a.jsonl").write_text('{"text": "ab"}\n{"text": ""}\n{"text": "b"}\n')
+    assert [batch for batch in lines.batches([str(tmp_path / "a.jsonl")], "text")] == [["ab"], [""], ["b"]]
+
+
+def test_a_damaged_file_is_named(tmp_path):
+    (tmp_path / "a.txt.zst").write_bytes(b"(\xb5/\xfd broken")
+    with pytest.raises(DataError, match="a.txt.zst"):
+        list(lines.batches([str(tmp_path / "a.txt.zst")], "text"))

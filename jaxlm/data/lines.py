@@ -5,10 +5,12 @@ Read next: `files.py`.
 
 import contextlib
 import io
+import select
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
+from typing import BinaryIO
 
 from jaxlm.data import files
 from jaxlm.errors import ConfigError, DataError
@@ -104,7 +106,7 @@ def _split(text: str) -> list[str]:
 def _arriving() -> Iterator[list[str]]:
     """What has arrived at standard input, at once: a slow writer sees its answer, a fast one is read in large parts."""
     parts, number = [], 0
-    while data := sys.stdin.buffer.read1(BLOCK):
+    while data := _wait(sys.stdin.buffer).read1(BLOCK):
         whole, end, rest = data.rpartition(b"\n")
         if end:
             lines = _decoded(b"".join([*parts, whole, end]), number)
@@ -113,6 +115,14 @@ def _arriving() -> Iterator[list[str]]:
         parts.append(rest)
     if any(parts):
         yield _decoded(b"".join(parts), number)
+
+
+def _wait(stream: BinaryIO) -> BinaryIO:
+    """The stream, once something has arrived: a Ctrl-C just before a read that waits would be seen only after it."""
+    with contextlib.suppress(OSError, ValueError):  # no file that can be waited for
+        while not select.select([stream], [], [], 0.2)[0]:
+            pass
+    return stream
 
 
 def _decoded(data: bytes, before: int) -> list[str]:

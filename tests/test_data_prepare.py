@@ -132,9 +132,10 @@ def test_everything_dropped_is_said(corpus, tmp_path):
         prepare(data, data.source, corpus[1])
 
 
-def test_a_wrong_step_is_named(corpus, tmp_path):
-    data = data_of(corpus, tmp_path, clean=("whitespac",))
-    with pytest.raises(ConfigError, match="whitespace"):
+@pytest.mark.parametrize(("step", "word"), [("whitespac", "whitespace"), (("html", "b"), "is no step"), ((), "is no step")])
+def test_a_wrong_step_is_named(step, word, corpus, tmp_path):
+    data = data_of(corpus, tmp_path, clean=(step,))
+    with pytest.raises(ConfigError, match=word):
         prepare(data, data.source, corpus[1])
 
 

@@ -15,7 +15,7 @@ from jaxlm import config
 from jaxlm.data import drops, sources
 from jaxlm.data.portions import unit_portions
 from jaxlm.data.prepare import build, store_directory
-from jaxlm.data.shards import Cleaning, Recipe, cleaner_of, make_shards
+from jaxlm.data.shards import Cleaning, Recipe, begin_cleaning, cleaner_of, make_shards
 from jaxlm.data.sources import Report
 from jaxlm.errors import DataError, UserError, extra
 from jaxlm.text.tokenizer import Tokenizer
@@ -37,12 +37,7 @@ def _cleaning(data: config.Data, source: str, flags: Sequence[str], report: Repo
     path = drops.drops_path(data, source)
     if cleaner_of(data.clean).duplicates is not None and not path.is_file():
         folder = path.with_suffix(".partial")
-        _run(
-            data,
-            source,
-            flags,
-            functools.partial(drops.sign_portion, Cleaning(data.clean, None, cleaner_of(data.clean).fingerprint), str(folder)),
-        )
+        _run(data, source, flags, functools.partial(drops.sign_portion, begin_cleaning(data.clean), str(folder)))
         with drops.first_wins(path):
             drops.reduce_signatures(data, path, map(str, folder.glob(f"*{drops.SIGNED}")), report)
     return drops.find_cleaning(data, source)

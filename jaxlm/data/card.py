@@ -55,7 +55,7 @@ def write_card(directory: Path, card: Card) -> None:
 
 
 def _page(card: Card) -> str:
-    about = {name: card[name] for name in ("source", "clean", "tokenizer") if name in card}
+    about = {name: card[name] for name in ("source", "clean") if name in card}
     lines = ["# Data card", "", *(f"- {name}: `{value}`" for name, value in about.items())]
     lines.append(f"- documents: {card['documents']:,} in, {card['kept']:,} out")
     lines.append(f"- characters: {card['characters']:,} in, {card['kept_characters']:,} out")

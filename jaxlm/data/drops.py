@@ -8,7 +8,7 @@ import contextlib
 import functools
 import json
 import shutil
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -18,28 +18,27 @@ from jaxlm.atomic import write_atomically
 from jaxlm.data import card as cards
 from jaxlm.data import portions, sources
 from jaxlm.data.portions import Portion, source_portions
-from jaxlm.data.shards import Cleaning, cleaner_of, digest_of, drops_of
+from jaxlm.data.shards import Cleaning, begin_cleaning, cleaner_of, digest_of, drops_of
 from jaxlm.data.sources import Report
 from jaxlm.data.workers import ordered_map
 from jaxlm.errors import DataError
 from jaxlm.text.cleaning import duplicates, signatures
 
 SIGNED = ".npz"
-Runner = Callable[[Callable[[Portion], str], Iterable[Portion]], Iterator[str]]
 
 
 def find_cleaning(data: config.Data, source: str, report: Report | None = None, workers: int = 0) -> Cleaning:
     """What is to be done to a source's documents: its list of duplicates is found in the cache, or made now."""
     if cleaner_of(data.clean).duplicates is None:
-        return Cleaning(data.clean, None, cleaner_of(data.clean).fingerprint)
+        return begin_cleaning(data.clean)
     path = drops_path(data, source)
     if not path.is_file():
-        sign = functools.partial(sign_portion, Cleaning(data.clean, None, cleaner_of(data.clean).fingerprint), str(_folder(path)))
+        sign = functools.partial(sign_portion, begin_cleaning(data.clean), str(_folder(path)))
         signed = ordered_map(sign, source_portions(data, source), workers)
         with first_wins(path):
             reduce_signatures(data, path, _told(signed, report), report)
     shutil.rmtree(_folder(path), ignore_errors=True)
-    return Cleaning(data.clean, str(path), cleaner_of(data.clean).fingerprint)
+    return begin_cleaning(data.clean, str(path))
 
 
 def _folder(path: Path) -> Path:

@@ -10,7 +10,7 @@ import glob
 import hashlib
 import json
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -57,6 +57,11 @@ class Cleaning:
                 yield number, text
 
 
+def begin_cleaning(steps: tuple[Any, ...], drops: str | None = None) -> Cleaning:
+    """The cleaning that starts now, with its files as they are now."""
+    return Cleaning(steps, drops, cleaner_of(steps).fingerprint)
+
+
 def cleaner_of(steps: tuple[Any, ...]) -> clean.Cleaner:
     """The cleaner of `data.clean`, made once a process and once for each state of the files that its options name."""
     return _cleaner(tuples(steps), _named_files(steps))
@@ -69,7 +74,8 @@ def _cleaner(steps: tuple[Any, ...], files: tuple) -> clean.Cleaner:
 
 def _named_files(steps: tuple[Any, ...]) -> tuple:
     """Path, size and time of every file that an option names, by a path or a glob."""
-    options = [value for step in steps if isinstance(step, list | tuple) for value in dict(step[-1]).values() if isinstance(value, str)]
+    given = [step[-1] for step in steps if isinstance(step, list | tuple) and step and isinstance(step[-1], Mapping)]
+    options = [value for options in given for value in options.values() if isinstance(value, str)]
     states = ((path, os.stat(path)) for value in options for path in sorted(glob.glob(os.path.expanduser(value), recursive=True)))
     return tuple((path, state.st_size, state.st_mtime_ns) for path, state in states)
 

@@ -1,6 +1,7 @@
-"""Files that are there whole, also after a power cut, or not at all. A leaf."""
+"""Files that are there whole, also after a power cut, or not at all; and one writer at a time. A leaf."""
 
 import contextlib
+import fcntl
 import os
 import uuid
 from collections.abc import Iterator
@@ -34,5 +35,20 @@ def sync_directory(directory: Path) -> None:
     descriptor = os.open(directory, os.O_RDONLY)
     try:
         os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+@contextlib.contextmanager
+def one_at_a_time(path: Path) -> Iterator[None]:
+    """Hold the lock on a file (made if missing), after waiting for whoever holds it; the kernel drops it if its holder dies.
+
+    Where a file system knows no locks the block runs without one.
+    """
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+    try:
+        with contextlib.suppress(OSError):
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
     finally:
         os.close(descriptor)

@@ -10,7 +10,7 @@ from jaxlm import config
 from jaxlm.data import portions, shards
 from jaxlm.data import prepare as preparing
 from jaxlm.data.prepare import prepare, store_key, training_documents, validation_documents
-from jaxlm.data.split import split
+from jaxlm.data.split import make_rule
 from jaxlm.data.store import open_store, write_manifest, write_shard
 from jaxlm.errors import ConfigError, DataError
 from jaxlm.text.training import train_tokenizer
@@ -18,12 +18,18 @@ from jaxlm.text.training import train_tokenizer
 TEXTS = [f"document {i}, with {i * i} in it\n" for i in range(200)]
 
 
+def split(documents, validation):
+    """(text, held out) of a whole corpus."""
+    rule = make_rule(iter(enumerate(documents)), validation)
+    return (piece for number, text in enumerate(documents) for piece in rule.pieces(number, text))
+
+
 @pytest.fixture
 def corpus(tmp_path, monkeypatch):
     for i, text in enumerate(TEXTS):
         (tmp_path / f"{i:04d}.txt").write_text(text)
     monkeypatch.setattr(portions, "PORTION_BYTES", 1500)
-    monkeypatch.setattr(shards, "BATCH_BYTES", 400)
+    monkeypatch.setattr(shards, "BATCH_CHARACTERS", 400)
     data = config.Data(source=f"{tmp_path}/*.txt", cache=str(tmp_path / "cache"), validation=0.1)
     return data, train_tokenizer("bpe", TEXTS, 300)
 

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from jaxlm import config
+from jaxlm.atomic import one_at_a_time
 from jaxlm.data import card as cards
 from jaxlm.data import drops, portions, sources
 from jaxlm.data.portions import Portion, source_portions
@@ -101,17 +102,15 @@ def build(data: config.Data, source: str, tokenizer: Tokenizer, cleaning: Cleani
     """
     directory = store_directory(data, source, tokenizer, cleaning)
     partial = directory.with_name(directory.name + ".partial")
-    try:
-        partial.mkdir(parents=True, exist_ok=True)
+    directory.parent.mkdir(parents=True, exist_ok=True)
+    with one_at_a_time(directory.with_name(f".{directory.name}.lock")):
+        if directory.is_dir():  # another process that prepared the same store was first
+            return
+        partial.mkdir(exist_ok=True)
         folder = _kept_tokenizer(tokenizer, partial)
         notes = make(Recipe(cleaning, _rule(data, source, cleaning), tokenizer if alone else folder, str(partial)))
         _finish(partial, sorted(notes, key=lambda note: note["name"]), tokenizer, {"source": source, "clean": data.clean})
         os.rename(partial, directory)
-    except (OSError, DataError):
-        # Another process that prepared the same store was first: shards are equal byte for byte, so its store is ours.
-        if not directory.is_dir():
-            raise
-        shutil.rmtree(partial, ignore_errors=True)
 
 
 def _kept_tokenizer(tokenizer: Tokenizer, partial: Path) -> str:

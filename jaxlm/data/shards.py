@@ -24,10 +24,11 @@ from jaxlm.data.store import write_shard
 from jaxlm.errors import DataError
 from jaxlm.overrides import tuples
 from jaxlm.text import clean
+from jaxlm.text.chunks import chunks
 from jaxlm.text.cleaning import duplicates
 from jaxlm.text.tokenizer import Tokenizer, load_tokenizer
 
-BATCH_BYTES = 4 << 20  # of text tokenized at once: ids as Python integers take 30 times their text
+BATCH_CHARACTERS = 4 << 20  # tokenized at once: ids as Python integers take 30 times their text
 PARAGRAPHS = duplicates.REASONS[2]
 SIDES = ("train", "validation")
 
@@ -146,14 +147,7 @@ def _ended(ids: list[int], eos_id: int | None) -> list[int]:
 
 
 def _encode(texts: Iterable[str], tokenizer: Tokenizer) -> Iterator[list[int]]:
-    batch, size = [], 0
-    for text in texts:
-        batch.append(text)
-        size += len(text)
-        if size >= BATCH_BYTES:
-            yield from tokenizer.encode_batch(batch)
-            batch, size = [], 0
-    yield from tokenizer.encode_batch(batch)
+    return (ids for batch in chunks(texts, BATCH_CHARACTERS) for ids in tokenizer.encode_batch(batch))
 
 
 def digest_of(*parts: Any) -> str:

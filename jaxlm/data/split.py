@@ -6,7 +6,7 @@ Read next: `prepare.py`.
 import dataclasses
 import hashlib
 import itertools
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 
 from jaxlm.errors import ConfigError, DataError
 
@@ -59,14 +59,6 @@ def make_rule(documents: Iterable[tuple[int, str]], validation: float) -> Rule:
     ends = list(itertools.accumulate(len(text) for _, text in first))
     starts = tuple((number, end - len(text)) for (number, text), end in zip(first, ends, strict=True))
     return ByPosition(max(1, int(ends[-1] * (1 - validation))), starts)
-
-
-def split(documents: Iterable[str], validation: float) -> Iterator[tuple[str, bool]]:
-    """(text, held out) for every document, by the corpus's rule. Raises as `make_rule` does."""
-    numbered = enumerate(documents)
-    first = list(itertools.islice(numbered, FEW))
-    rule = make_rule(first, validation)
-    return (piece for number, text in itertools.chain(first, numbered) for piece in rule.pieces(number, text))
 
 
 def _share(text: str) -> float:

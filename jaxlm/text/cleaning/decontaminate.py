@@ -12,7 +12,8 @@ from typing import Any
 import numpy as np
 
 from jaxlm.errors import ConfigError, DataError
-from jaxlm.text.cleaning.shingles import chunks, runs, words
+from jaxlm.text.chunks import chunks
+from jaxlm.text.cleaning.shingles import CHUNK, runs, words
 from jaxlm.text.unicode import well_formed
 
 SIEVE = 22  # bits of a hash that a first, quick look goes by
@@ -55,7 +56,7 @@ def load_grams(path: str, n: int = 13) -> Grams:
         mend = "n must be at least 1" if files else "no file matches; name .txt or .jsonl"
         raise ConfigError(f"decontaminate: path={path!r}, n={n}: {mend}")
     texts = [well_formed(text) for name in files for text in _texts(Path(name))]
-    found = [np.zeros(0, np.uint64), *(full_runs(some, n) for some in chunks(texts))]
+    found = [np.zeros(0, np.uint64), *(full_runs(some, n) for some in chunks(texts, CHUNK))]
     return Grams(n, np.unique(np.concatenate(found)))
 
 

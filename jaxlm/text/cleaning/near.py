@@ -6,9 +6,10 @@ be in one with another that it resembles only through a third. Read first: `minh
 
 import functools
 import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
+from scipy.sparse.csgraph import connected_components
 
 from jaxlm.text.cleaning.signatures import Duplicates, Signatures
 
@@ -61,33 +62,34 @@ def _buckets(keys: np.ndarray) -> Iterator[np.ndarray]:
 
 def _join(bucket: np.ndarray, sets: _Sets, parents: np.ndarray, threshold: float) -> None:
     """Verify the pairs of a bucket that are not in one group yet, and join what is alike; quadratic only in what is not."""
-    roots = np.array([_root(parents, int(row)) for row in bucket])
-    if np.all(roots == roots[0]):
-        return
-    for at, other in _alike(bucket, sets, threshold) if len(bucket) > FEW else _alike_few(bucket, roots, sets, threshold):
-        low, high = sorted((_root(parents, int(bucket[at])), _root(parents, int(bucket[other]))))
-        parents[high] = low
+    if len(bucket) <= FEW:
+        _compare(itertools.combinations(bucket.tolist(), 2), sets, parents, threshold)
+    else:
+        _compare(((int(bucket[0]), other) for other in bucket[1:].tolist()), sets, parents, threshold)  # copies: no more is needed
+        _compare_tiles(bucket, sets, parents, threshold)
 
 
-def _alike_few(bucket: np.ndarray, roots: np.ndarray, sets: _Sets, threshold: float) -> Iterator[tuple[int, int]]:
-    """The places of alike pairs, one comparison after the other."""
-    sizes = sets.sizes[bucket]
-    for at, other in itertools.combinations(range(len(bucket)), 2):
-        small, large = sorted((sizes[at], sizes[other]))
-        if roots[at] != roots[other] and small >= threshold * large:
-            if jaccard(sets[int(bucket[at])], sets[int(bucket[other])]) >= threshold:
-                yield at, other
+def _compare(pairs: Iterable[tuple[int, int]], sets: _Sets, parents: np.ndarray, threshold: float) -> None:
+    """One comparison after the other."""
+    for pair in pairs:
+        low, high = sorted(_root(parents, row) for row in pair)
+        small, large = sorted(sets.sizes[list(pair)])
+        if low != high and small >= threshold * large and jaccard(sets[pair[0]], sets[pair[1]]) >= threshold:
+            parents[high] = low
 
 
-def _alike(bucket: np.ndarray, sets: _Sets, threshold: float) -> Iterator[tuple[int, int]]:
-    """The same of many: pages of one template share a band with all others. Tile against tile, by matrix products."""
-    starts = range(0, len(bucket), TILE)
-    for one, two in itertools.combinations_with_replacement(starts, 2):
-        rows = np.unique(np.concatenate([np.arange(at, min(at + TILE, len(bucket))) for at in (one, two)]))
-        both = _common([sets[int(row)] for row in bucket[rows]])
-        sizes = sets.sizes[bucket[rows]].astype(np.float64)
-        alike = both / (sizes[:, None] + sizes - both) >= threshold
-        yield from rows[np.argwhere(np.triu(alike, 1))].tolist()
+def _compare_tiles(bucket: np.ndarray, sets: _Sets, parents: np.ndarray, threshold: float) -> None:
+    """Pages of one template share a band with all others: tile against tile, by matrix products."""
+    tiles = np.split(bucket, range(TILE, len(bucket), TILE))
+    for one, two in itertools.combinations_with_replacement(range(len(tiles)), 2):
+        rows = tiles[one] if one == two else np.concatenate([tiles[one], tiles[two]])
+        if len({_root(parents, row) for row in rows.tolist()}) > 1:
+            both, sizes = _common([sets[row] for row in rows.tolist()]), sets.sizes[rows].astype(np.float64)
+            _, group = connected_components(both / (sizes[:, None] + sizes - both) >= threshold)
+            _, first = np.unique(group, return_index=True)
+            for row, other in zip(rows.tolist(), rows[first[group]].tolist(), strict=True):
+                low, high = sorted((_root(parents, row), _root(parents, other)))
+                parents[high] = low
 
 
 def _common(parts: list[np.ndarray]) -> np.ndarray:

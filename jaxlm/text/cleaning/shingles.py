@@ -5,7 +5,7 @@ What near duplicates, decontamination and Gopher's repetition rules count. Read 
 
 import dataclasses
 import functools
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -151,17 +151,3 @@ def shingles(texts: Sequence[str], n: int) -> tuple[np.ndarray, np.ndarray]:
         hashes[start:stop].sort()
     new = np.concatenate([[True], (hashes[1:] != hashes[:-1]) | (of[1:] != of[:-1])])[: len(hashes)]
     return hashes[new], np.concatenate([[0], np.cumsum(new)])[offsets]
-
-
-def chunks(texts: Sequence[str], size: int = CHUNK) -> Iterator[list[str]]:
-    """The texts in runs of about `size` characters, each of one text at least."""
-    waiting: list[str] = []
-    filled = 0
-    for text in texts:
-        waiting.append(text)
-        filled += len(text)
-        if filled >= size:
-            yield waiting
-            waiting, filled = [], 0
-    if waiting:
-        yield waiting

@@ -17,8 +17,9 @@ import numpy as np
 
 from jaxlm.atomic import new_file
 from jaxlm.errors import ConfigError, DataError
+from jaxlm.text.chunks import chunks
 from jaxlm.text.cleaning.minhash import band_keys, bands_and_rows, minima
-from jaxlm.text.cleaning.shingles import chunks, shingles
+from jaxlm.text.cleaning.shingles import CHUNK, shingles
 from jaxlm.text.unicode import well_formed
 
 FORMAT = 2
@@ -176,7 +177,7 @@ def _near(texts: Sequence[str], duplicates: Duplicates) -> tuple[np.ndarray, np.
         return NOTHING, np.zeros(len(texts) + 1, np.int64), np.zeros((0, len(texts)), np.uint64)
     bands, rows = bands_and_rows(duplicates.threshold, duplicates.permutations)
     hashes, keys, sizes = [NOTHING], [np.zeros((bands, 0), np.uint64)], [np.zeros(1, np.int64)]
-    for some in chunks(texts):
+    for some in chunks(texts, CHUNK):
         found, offsets = shingles(some, duplicates.ngram)
         hashes.append(found)
         sizes.append(np.diff(offsets))

@@ -10,6 +10,7 @@ import json
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
+from jaxlm.text.chunks import chunks
 from jaxlm.text.unicode import well_formed
 
 PORTION = 1 << 22  # characters that the library counts at a time
@@ -25,7 +26,7 @@ def count_words(texts: Iterable[str], engine: Any, most: int, report: Callable[[
     """
     counts: dict[str, int] = {}
     letters, count = 0, _counter(engine)
-    for portion in portions(texts, PORTION):
+    for portion in chunks(map(well_formed, texts), PORTION):
         for word, number in count(portion).items():
             letters += 0 if word in counts else len(word)
             counts[word] = counts.get(word, 0) + number
@@ -63,23 +64,6 @@ def _without_rare(counts: dict[str, int], most: int) -> tuple[dict[str, int], in
             break
         left, size, limit = left - words[number], size - letters[number], number
     return {word: number for word, number in counts.items() if number > limit}, limit
-
-
-def portions(texts: Iterable[str], characters: int) -> Iterator[list[str]]:
-    """The texts, well formed, in lists of about so many characters.
-
-    >>> list(portions(["ab", "cd", "e"], 3))
-    [['ab', 'cd'], ['e']]
-    """
-    portion, size = [], 0
-    for text in texts:
-        portion.append(well_formed(text))
-        size += len(text)
-        if size >= characters:
-            yield portion
-            portion, size = [], 0
-    if portion:
-        yield portion
 
 
 def repeated(counts: dict[str, int], most: int = OCCURRENCES) -> Iterator[str]:

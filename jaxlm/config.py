@@ -22,14 +22,60 @@ class Data:
     source: Any = "stdlib"  # "stdlib", "tfds:NAME", a path or glob, or a mixture ((source, weight), ...)
     column: str = "text"  # the column of jsonl, csv, tsv, parquet or TFDS that holds the text
     split: str = "train"  # TFDS: the split that is read
+    validation_source: str | None = None  # of its own, as in valid.tsv or "tfds:glue/sst2@validation"; None: a share of `source`
+    test_source: str | None = None  # never seen in training; `python -m jaxlm.evaluate DIR --split test`
     data_dir: str | None = None  # TFDS: where prepared data sets lie
     clean: tuple[Any, ...] = ()  # steps of text/clean.py: names, or (name, {option: value}), as in ("html", ("length", {"minimum": 50}))
-    validation: float = 0.05  # share of documents held out by a hash of their text
+    validation: float = 0.05  # share of documents or records held out by a hash of their text
+    fraction: float = 1.0  # share of the training records that is used, the same of every label
+    fold: tuple[int, ...] = ()  # (k, n): of n parts of the records, with the labels evenly in each, part k is held out
     sequence_length: int = 256  # tokens a row
-    packing: str = "windows"  # "windows" of one stream, or whole "documents" side by side that do not see each other
+    packing: str | None = None  # text: "windows" of one stream (None), or whole "documents" side by side that do not see each other;
+    # records: "packed" side by side (None), "padded" one a row, or in "buckets" of like lengths
     loader: str = "tf"  # "tf" (tf.data) or "threads" (the same batches without TensorFlow)
     prefetch: int = 2  # batches made ahead
     cache: str = "~/.cache/jaxlm"  # where prepared stores are kept
+
+
+@dataclasses.dataclass(frozen=True)
+class Records:
+    """How labelled records become examples, in the tasks that learn from them."""
+
+    columns: tuple[Any, ...] = ()  # ((role, column), ...), as in (("text", "sentence"), ("label", 0)); a number: no header; (): the known ones
+    kind: str = "one"  # classification: "one" label of several, "several" labels at once, or "regression"
+    labels: tuple[str, ...] = ()  # names, in the order of their ids; (): those of the training records, sorted
+    scheme: str = "plain"  # tagging: "plain" tags a word, or entities as "bio" or "bilou"
+    stride: int = 128  # question answering: tokens that neighbouring windows of a context share
+    question: int = 64  # tokens of a question at most
+    answer: int = 30  # tokens of an answer at most
+    unanswerable: bool = False  # questions may have no answer in their context (SQuAD 2)
+    null_threshold: float | None = 0.0  # no answer where its score passes the best answer's by more than this; None: always answer
+    n_best: int = 20  # spans that are kept of a question
+    noise: float = 0.0  # share of a training example's tokens that are replaced by the mask or unknown token
+
+
+@dataclasses.dataclass(frozen=True)
+class Masking:
+    """The noise of masked language modelling (Devlin et al. 2019, section 3.1)."""
+
+    rate: float = 0.15  # share of the tokens that are to be predicted
+    mask: float = 0.8  # share of these that become the mask token
+    random: float = 0.1  # share of these that become any token; the rest stay
+    whole_words: bool = False  # all tokens of a word or none
+    swap: float = 0.5  # share of the pairs whose second text is another (next sentence), or comes first (sentence order)
+    generator: float = 0.25  # replaced-token detection: width of the generator as a share of the discriminator's
+    detection: float = 50.0  # weight of the discriminator's loss (Clark et al. 2020, section 3.2)
+
+
+@dataclasses.dataclass(frozen=True)
+class Tuning:
+    """What of a model is trained, and how fast each part."""
+
+    freeze: tuple[str, ...] = ()  # parameters that stay, by path or a part of it: ("word", "layers/0", "ln_1")
+    layer_decay: float = 1.0  # learning rate of a layer as a share of that of the layer above (Clark et al. 2020, appendix)
+    lora_rank: int = 0  # of the low-rank updates that are trained in place of the matrices (Hu et al. 2021); 0: the matrices
+    lora_alpha: float = 16.0  # an update counts alpha / rank times
+    lora_targets: tuple[str, ...] = ("q", "v")  # names of the matrices, by path or a part of it
 
 
 @dataclasses.dataclass(frozen=True)
@@ -59,6 +105,7 @@ class Loss:
     label_smoothing: float = 0.0
     z_loss: float = 0.0  # weight of the squared log-partition (PaLM, section 5)
     chunk: int | None = None  # tokens a row whose logits exist at once; None: all of them
+    r_drop: float = 0.0  # classification: weight of the divergence between two dropouts of one example (Liang et al. 2021)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -94,7 +141,8 @@ class Mesh:
 class Evaluation:
     every: int = 200  # steps
     batches: int | None = None  # None: the whole validation split
-    patience: int | None = None  # stop after so many evaluations without a better loss
+    patience: int | None = None  # stop after so many evaluations without a better one
+    best: str = "loss"  # the validation metric that decides which checkpoint is best; of all but losses and errors more is better
 
 
 @dataclasses.dataclass(frozen=True)
@@ -120,14 +168,20 @@ class Profile:
 class Run:
     """Everything a training run depends on."""
 
-    model: Any  # the family's Config; its vocab_size None is filled in from the tokenizer
+    model: Any = None  # the family's Config; its vocab_size None is filled in from the tokenizer
     task: str = "causal-lm"
+    pretrained: str | None = None  # a Hugging Face folder, a run, ...: what the model's body starts from; model=None takes its configuration
     workdir: str = "runs/default"
     steps: int = 1000  # batches, of `batch_size` rows each
     batch_size: int = 16  # rows over all devices
     accumulate: int = 1  # micro-batches a step
     seed: int = 0
+    folds: int = 0  # cross-validation: so many runs, each with another part held out
+    fractions: tuple[float, ...] = ()  # a learning curve: a run for each share of the training records
     data: Data = Data()
+    records: Records = Records()
+    masking: Masking = Masking()
+    tuning: Tuning = Tuning()
     tokenizer: Tokenizer = Tokenizer()
     compute: Compute = Compute()
     loss: Loss = Loss()
@@ -193,7 +247,7 @@ def _build(kind: type, values: dict[str, Any]) -> Any:
     return kind(**{k: tuples(v) for k, v in values.items() if k in names})
 
 
-FIXED = ("model", "task", "seed", "batch_size", "loss", "data", "tokenizer", "optimizer")
+FIXED = ("model", "task", "pretrained", "seed", "batch_size", "loss", "data", "records", "masking", "tuning", "tokenizer", "optimizer")
 FREE_WITHIN = {"data": {"loader", "prefetch", "cache"}}
 
 

@@ -1,11 +1,12 @@
-"""Measure, beside a peer, on this machine: `python -m jaxlm.bench train | forward | load | tokenize | prepare | vectors [options]`.
+"""Measure, beside a peer, on this machine: `python -m jaxlm.bench train | forward | load | tokenize | prepare | vectors | classify`.
 
 train: a step of GPT-2, tokens/s, FLOP/s, peak memory, time to the first step. forward: hidden states of bert-base or minilm,
 logits of gpt2; with --mixed 64, of so many texts of mixed lengths. Where torch and transformers are installed, the same
 shapes in torch, alternating, with the ratio and its spread. load: a safetensors model, beside the format's own load_file.
 tokenize: batches of texts, beside the bare tokenizers library, on one core and on all. prepare: a corpus of --megabytes 300
 by --workers (one a core), with --clean '("unicode", ...)'. vectors FILES: --kind skipgram (or cbow, fasttext, glove) over --seeds 3 and
---epochs 5, beside gensim: words/s and WordSim-353.
+--epochs 5, beside gensim: words/s and WordSim-353. classify MODEL TRAIN TEST: fine-tuning on label TAB text, an epoch to
+warm up and one a round (--rounds 2; --examples N of them), real tokens/s and the accuracy of both.
 Options: --size gpt2 (or shakespeare, bert-base, minilm), --batch 2, --length 256, --dropout 0, --dtype float32, --layout
 unrolled, --mixed 0, --rounds 7, --steps 2, --compile (torch.compile too), --alone (no peer).
 """
@@ -14,7 +15,7 @@ import argparse
 import importlib.util
 import os
 
-from jaxlm.benchmarks import forward, load, prepare, tokenize, train, vectors
+from jaxlm.benchmarks import classify, forward, load, prepare, tokenize, train, vectors
 from jaxlm.command import OptionParser, run_command
 from jaxlm.overrides import choose
 
@@ -22,7 +23,7 @@ from jaxlm.overrides import choose
 def main(arguments: list[str]) -> None:
     """Run the named benchmark."""
     options = parse(arguments)
-    choose("the benchmark", options.what, ("train", "forward", "load", "tokenize", "prepare", "vectors"))
+    choose("the benchmark", options.what, ("train", "forward", "load", "tokenize", "prepare", "vectors", "classify"))
     alone = options.alone or not (importlib.util.find_spec("torch") and importlib.util.find_spec("transformers"))
     rest = options.rounds, options.steps, options.compile, alone
     if options.what == "train":
@@ -37,6 +38,9 @@ def main(arguments: list[str]) -> None:
         tokenize.run(options.rounds, options.steps)
     elif options.what == "prepare":
         prepare.run(options.megabytes, options.workers, options.clean)
+    elif options.what == "classify":
+        recipe = classify.Recipe(*options.files, options.examples, options.rounds + 1, options.seed, packing=options.packing)
+        classify.run(recipe, options.rounds, alone)
     else:
         vectors.run(options.files, options.kind, options.seeds, options.epochs)
 
@@ -57,6 +61,9 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     parser.add_argument("--workers", type=int, default=os.cpu_count())
     parser.add_argument("--clean")
     parser.add_argument("--kind", default="skipgram")
+    parser.add_argument("--examples", type=int)
+    parser.add_argument("--packing", default="packed")
+    parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--epochs", type=int, default=5)
     parser.add_argument("--rounds", type=int, default=7)

@@ -8,6 +8,7 @@ import dataclasses
 import difflib
 import importlib.util
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -41,7 +42,9 @@ class Data:
 class Records:
     """How labelled records become examples, in the tasks that learn from them."""
 
-    columns: tuple[Any, ...] = ()  # ((role, column), ...), as in (("text", "sentence"), ("label", 0)); a number: no header; (): the known ones
+    columns: tuple[
+        Any, ...
+    ] = ()  # ((role, column), ...), as in (("text", "sentence"), ("label", 0)); a number: no header; (): the known ones
     kind: str = "one"  # classification: "one" label of several, "several" labels at once, or "regression"
     labels: tuple[str, ...] = ()  # names, in the order of their ids; (): those of the training records, sorted
     scheme: str = "plain"  # tagging: "plain" tags a word, or entities as "bio" or "bilou"
@@ -170,9 +173,12 @@ class Run:
 
     model: Any = None  # the family's Config; its vocab_size None is filled in from the tokenizer
     task: str = "causal-lm"
-    pretrained: str | None = None  # a Hugging Face folder, a run, ...: what the model's body starts from; model=None takes its configuration
+    pretrained: str | None = (
+        None  # a Hugging Face folder, a run, ...: what the model's body starts from; model=None takes its configuration
+    )
     workdir: str = "runs/default"
     steps: int = 1000  # batches, of `batch_size` rows each
+    epochs: float | None = None  # times through the training data, in place of steps
     batch_size: int = 16  # rows over all devices
     accumulate: int = 1  # micro-batches a step
     seed: int = 0
@@ -193,8 +199,11 @@ class Run:
     profile: Profile = Profile()
 
 
-def parse(arguments: list[str], default: Run) -> Run:
+def parse(arguments: list[str], default: Run, read_model: Callable[[str], Any] | None = None) -> Run:
     """The configuration that a command line names (none: the default), with its overrides.
+
+    Args:
+      read_model: path of a pretrained model -> its Config, for a run that names one and has no `model` of its own.
 
     Raises ConfigError for anything that is neither one config file nor key=value.
     """
@@ -202,7 +211,13 @@ def parse(arguments: list[str], default: Run) -> Run:
     if len(named) > 1:
         raise ConfigError(f"{named[1]!r}: one config file at most; overrides are of the form key=value")
     run = load_file(named[0]) if named else default
-    return override(run, [argument for argument in arguments if "=" in argument])
+    changes = [argument for argument in arguments if "=" in argument]
+    run = override(run, [change for change in changes if not change.startswith("model.")])
+    if run.model is None and run.pretrained and read_model:
+        run = dataclasses.replace(run, model=read_model(run.pretrained))
+    if run.model is None:
+        raise ConfigError("there is no model: name a pretrained one, pretrained=PATH, or a `model` in the config file")
+    return override(run, [change for change in changes if change.startswith("model.")])
 
 
 def load_file(path: str | Path) -> Run:

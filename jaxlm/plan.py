@@ -8,8 +8,8 @@ import dataclasses
 
 from jaxlm import assembly, config, default, sharding
 from jaxlm.command import run_command
-from jaxlm.planning.banner import memory_lines, parameter_lines, plan_memory
-from jaxlm.planning.flops import FORMULA, training_flops
+from jaxlm.planning.banner import memory_lines, model_lines, plan_memory, token_flops
+from jaxlm.planning.flops import FORMULA
 
 
 def main(arguments: list[str]) -> None:
@@ -18,9 +18,8 @@ def main(arguments: list[str]) -> None:
     if run.model.vocab_size is None:
         run = dataclasses.replace(run, model=dataclasses.replace(run.model, vocab_size=run.tokenizer.vocab_size))
     problem = assembly.make_problem(run, sharding.make_mesh(run.mesh))
-    params = problem.abstract["params"]
-    print("\n".join([*parameter_lines(params), *memory_lines(plan_memory(problem))]))
-    flops = training_flops(problem.model, params, run.data.sequence_length)
+    print("\n".join([*model_lines(problem), *memory_lines(plan_memory(problem))]))
+    flops = token_flops(problem)
     step = flops * run.batch_size * run.data.sequence_length
     print(f"FLOPs: {flops / 1e6:,.1f} M a token ({FORMULA}); {step / 1e12:,.3g} TFLOP a step, {step * run.steps / 1e15:,.3g} PFLOP a run")
 

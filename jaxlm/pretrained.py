@@ -1,13 +1,13 @@
 """Load and save a model with its parameters: the one place that joins models, weights, text and checkpoints.
 
 A path is a run directory, a Hugging Face folder, an old Flax folder or a GGUF file; what is none of them is looked up on
-the hub. Read next: `weights/mapping.py`.
+the hub. Read next: `runs.py` and `foreign.py`, the two kinds of checkpoints.
 """
 
 import contextlib
 import dataclasses
 import json
-import math
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,22 +15,23 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxlm import config, sharding
-from jaxlm.config import Compute
+from jaxlm import config, foreign, overrides
 from jaxlm.errors import ConfigError, DataError
+from jaxlm.foreign import from_checkpoint
+from jaxlm.frozen import Frozen
 from jaxlm.layers.block import unstack
-from jaxlm.models import configuration, family, family_named, has_decoder, init_params, make_model
-from jaxlm.models.names import Names, entries
-from jaxlm.overrides import choose
+from jaxlm.models import configuration, family, has_decoder, init_params, make_model
+from jaxlm.models.electra_pair import ElectraPair
+from jaxlm.models.names import entries
+from jaxlm.runs import abstract_params, init_rows, is_run, kept, load_run, read_run, stored_shapes
 from jaxlm.text.tokenizer import load_tokenizer, save_tokenizer
 from jaxlm.training import checkpoint, manifest
 from jaxlm.training.resume import DIGESTS
+from jaxlm.training.tuning import layer_by_layer, nested, paths
 from jaxlm.weights import folders, hub, mapping, safetensors_files
 from jaxlm.weights.tensors import Checkpoint, Outgoing
 
-DTYPES = ("float32", "bfloat16", "float16")
 SHARD = 5 * 10**9  # bytes of a file, as Hugging Face cuts them
-LARGEST, DEEPEST = 2**24, 4096  # of any size, and of layers, in a configuration
 
 
 def load(path: str | Path, task: str | None = None, dtype: str | None = None) -> tuple[Any, dict]:
@@ -51,87 +52,114 @@ def load(path: str | Path, task: str | None = None, dtype: str | None = None) ->
     return from_checkpoint(folders.open_checkpoint(path), task, dtype)[:2]
 
 
-def is_run(path: Path) -> bool:
-    """Whether a path that exists is a run directory, even one without a checkpoint yet."""
-    return path.is_dir() and ((path / "checkpoints").is_dir() or not any(path.iterdir()))
+def read_config(path: str | Path) -> Any:
+    """The family's Config of whatever `load` takes; a vocabulary that has a table of its own is untied in it."""
+    path = hub.find(path)
+    if not is_run(path):
+        return foreign.settings_of(folders.open_checkpoint(path))
+    model = read_run(path)[0].model
+    extra = {key: value for key, value in model.extra.items() if key not in overrides.OURS}  # its embeddings are filled by now
+    return dataclasses.replace(model, extra=Frozen(extra))
 
 
-def from_checkpoint(source: Checkpoint, task: str | None, dtype: str | None) -> tuple[Any, dict, mapping.Match]:
-    """A model, its parameters, and which tensor went where."""
-    if dtype is not None:
-        choose("dtype", dtype, DTYPES)
-    known, model, abstract = _described(source, task, dtype)
-    shapes = {name: leaf.shape for name, leaf in abstract.items()}
-    found = entries((*known.NAMES.body, *known.NAMES.heads), shapes)
-    matched = mapping.match(source, known.NAMES, found, shapes, model.task)
-    mapping.check_computed(source, known.NAMES, model.config)
-    return model, mapping.read(source, matched, abstract, dtype and jnp.dtype(dtype)), matched
+def load_body(path: str | Path, model: Any, key: jax.Array, say: Callable[[str], None] = lambda _: None) -> tuple[dict, set[str]]:
+    """Parameters to start training from: a checkpoint's where it has them, fresh ones in heads that it has not.
+
+    Args:
+      path: as for `load`.
+      model: with any head and layout, of the checkpoint's family and sizes.
+      key: draws what is fresh.
+
+    Returns the parameters in float32, each where the current mesh wants it, and the paths of the fresh ones: heads, or heads
+    for another number of labels, and BERT's pooler where it is missing.
+
+    Raises:
+      ConfigError: ELECTRA's pair begins afresh.
+      DataError: a part of the body is missing or has another shape.
+    """
+    path, plain = hub.find(path), _unrolled(model)
+    abstract = paths(abstract_params(plain))
+    source, new = _opened(path, plain, abstract)
+    if is_run(path):
+        leaves = paths(kept(*load_run(path))[1])
+        stored = {leaf.dtype.name for leaf in leaves.values()}
+    else:
+        leaves, stored = foreign.read(source, plain, abstract, new), {foreign.stored_dtype(source)}
+    leaves = {name: leaf.astype(jnp.float32) for name, leaf in leaves.items() if name not in new} | _fresh(plain, key, new)
+    cast = f" ({', '.join(sorted(stored))} there, float32 in training)" if stored != {"float32"} else ""
+    say(f"parameters from {path}{cast}" + (f"; new: {', '.join(sorted(new))}" if new else ""))
+    return nested(_laid_out(leaves, paths(abstract_params(model)))), new
 
 
-def _described(source: Checkpoint, task: str | None, dtype: str | None) -> tuple[Any, Any, dict[str, Any]]:
-    """The family, the model, and its parameters' shapes; a config.json that makes no model is one DataError."""
-    try:
-        known = family_named(source.config.get("model_type"))
-        settings = configuration.from_json(known.Config, source.config)
-        sizes = {**dataclasses.asdict(known.dims(settings)), "vocab_size": settings.vocab_size}
-        sizes |= {name: size for name, size in dataclasses.asdict(settings).items() if "layer" in name and isinstance(size, int)}
-        _check_sizes(sizes)
-        settings = _untied(source, known.NAMES, settings)
-        model = make_model(settings, Compute(dtype=dtype or _stored_dtype(source)), task or _task(source, known.NAMES))
-        return known, model, paths(_abstract(model))
-    except (ConfigError, DataError) as error:
-        raise DataError(f"{source.where}: {error}") from error
-    except (ArithmeticError, AttributeError, KeyError, TypeError, ValueError) as error:
-        reason = " ".join(str(error).split())[:200]
-        raise DataError(f"{source.where}: its config.json describes no model that can be built ({reason}): get the file again") from error
+def new_parameters(path: str | Path, model: Any) -> set[str]:
+    """The paths of a model that `load_body` would draw afresh; reads no parameters."""
+    plain = _unrolled(model)
+    return _opened(hub.find(path), plain, paths(abstract_params(plain)))[1]
 
 
-def _check_sizes(sizes: dict[str, Any]) -> None:
-    """Refuse what no model has, before anything is made of it."""
-    del sizes["context"]
-    for key, size in sizes.items():
-        if not isinstance(size, int) or not 0 <= size <= (DEEPEST if "layer" in key else LARGEST):
-            raise DataError(f"no model has {key}={str(size)[:30]}")
+def _opened(path: Path, model: Any, abstract: dict[str, Any]) -> tuple[Checkpoint | None, set[str]]:
+    """A foreign checkpoint, and the paths of the heads that it, or a run, lacks; refuses a model with another body."""
+    source = None if is_run(path) else folders.open_checkpoint(path)
+    theirs, lacking = _lacking_in_run(path, abstract) if source is None else (foreign.settings_of(source), None)
+    if theirs.model_type != model.config.model_type:
+        mend = "leave `model` out, or take its family"
+        raise DataError(f"pretrained={path} is of the family {theirs.model_type}, the run's model {model.config.model_type}: {mend}")
+    if not getattr(theirs, "tie_word_embeddings", True) and getattr(model.config, "tie_word_embeddings", False):
+        raise DataError(f"pretrained={path} has an output embedding of its own: set model.tie_word_embeddings=false, or leave `model` out")
+    lacking = foreign.lacking(source, model, abstract) if lacking is None else lacking
+    new = lacking & _heads(model, abstract)
+    if lacking - new:
+        raise DataError(_misfit(path, theirs, model.config, sorted(lacking - new)))
+    return source, new
 
 
-def _abstract(model: Any) -> dict:
-    """The parameters' shapes and shardings on the current mesh."""
-    mesh = jax.sharding.get_abstract_mesh()
-    rows = 1 if mesh.empty else math.prod(mesh.shape[axis] for axis in sharding.AXES["batch"])
-    return jax.eval_shape(lambda: init_params(model, jax.random.key(0), rows))
+def _lacking_in_run(path: Path, abstract: dict[str, Any]) -> tuple[Any, set[str]]:
+    """The Config of a run, and the paths that its checkpoint has not, or in another shape."""
+    run, folder = read_run(path)
+    stored = {}
+    for name, shape in stored_shapes(run, folder).items():
+        ones = layer_by_layer(name, shape)
+        stored |= dict.fromkeys(ones, shape if ones == [name] else shape[1:])
+    return run.model, {name for name, leaf in abstract.items() if stored.get(name) != leaf.shape}
 
 
-def _untied(source: Checkpoint, names: Names, settings: Any) -> Any:
-    """The configuration, untied where the file has an output of its own: Transformers goes by the values too."""
-    unlike = mapping.unlike_copies(source, names)
-    tied, known = getattr(settings, "tie_word_embeddings", False), {row.theirs for row in (*names.body, *names.heads)}
-    for copy in sorted(unlike):
-        if copy not in known or (tied and not copy.endswith(".weight")):
-            raise DataError(f"{copy} should repeat {names.tied[copy]} and differs: the file is damaged, get it again")
-    return dataclasses.replace(settings, tie_word_embeddings=False) if unlike and tied else settings
+def _heads(model: Any, abstract: dict[str, Any]) -> set[str]:
+    """The paths that a pretrained model may lack: heads, what no table names, and parts of the body that may be missing."""
+    names, shapes = family(model.config).NAMES, {path: leaf.shape for path, leaf in abstract.items()}
+    found = entries((*names.body, *names.heads), shapes)
+    free = lambda row: "{i}" not in row.ours[0] and (row in names.heads or row.ours[0].split("/")[0] in names.optional)
+    return shapes.keys() - {path for entry in found if not free(entry.row) for path in entry.ours}
 
 
-def _task(source: Checkpoint, names: Names) -> str:
-    wanted = source.config.get("architectures") or []
-    for task, architecture in names.architectures.items():
-        if architecture in wanted:
-            return task
-    said = f"names {wanted[0]}" if wanted else "names no architecture"
-    raise DataError(f"its config.json {said}: give task=, one of {', '.join(names.architectures)}")
+def _misfit(path: Path, theirs: Any, ours: Any, lacking: list[str]) -> str:
+    """What to say about a body that does not fit, with the keys that make the difference."""
+    pairs = [(field.name, getattr(theirs, field.name), getattr(ours, field.name)) for field in dataclasses.fields(ours)]
+    differ = [f"{key}={one}, not {other}" for key, one, other in pairs if one != other and key != "num_labels" and type(one) in (int, bool)]
+    mend = f"it has {'; '.join(differ)}: leave `model` out, or give it these" if differ else "it is damaged or incomplete, get it again"
+    more = f" and {len(lacking) - 1} more" if lacking[1:] else ""
+    return f"pretrained={path} does not have {lacking[0]}{more} as the run's model needs it; {mend}"
 
 
-def _stored_dtype(source: Checkpoint) -> str:
-    """The type that most of the stored values have."""
-    sizes = dict.fromkeys(DTYPES, 0)
-    for spec in source.specs.values():
-        if spec.dtype.name in sizes:
-            sizes[spec.dtype.name] += math.prod(spec.shape)
-    return max(sizes, key=sizes.get)
+def _unrolled(model: Any) -> Any:
+    """The model in the layout of foreign checkpoints."""
+    if isinstance(model, ElectraPair):
+        raise ConfigError(f"task={model.task} trains a generator and a discriminator from the beginning: leave `pretrained` out")
+    return make_model(model.config, dataclasses.replace(model.compute, layout="unrolled"), model.task)
 
 
-def paths(tree: Any) -> dict[str, Any]:
-    """A tree of parameters as {path: leaf}."""
-    return {"/".join(entry.key for entry in path): leaf for path, leaf in jax.tree_util.tree_leaves_with_path(tree)}
+def _fresh(model: Any, key: jax.Array, new: set[str]) -> dict[str, jax.Array]:
+    """New values of some parameters; the compiler leaves the others out."""
+    draw = lambda key: {path: leaf for path, leaf in paths(init_params(model, key, init_rows())).items() if path in new}
+    return jax.jit(draw)(key) if new else {}
+
+
+def _laid_out(leaves: dict[str, jax.Array], wanted: dict[str, Any]) -> dict[str, jax.Array]:
+    """The leaves in the layer layout of the wanted paths; one after the other, so that there are never two copies of a model."""
+    for path in [path for path in leaves if "stacked" in path.split("/") and path not in wanted]:
+        whole = leaves.pop(path)
+        leaves |= {name: whole[i] for i, name in enumerate(layer_by_layer(path, whole.shape))}
+    parts = lambda path: [leaves.pop(name) for name in layer_by_layer(path, wanted[path].shape)]
+    return {path: leaves.pop(path) if path in leaves else jnp.stack(parts(path)) for path in wanted}
 
 
 def save(path: str | Path, model: Any, params: Any, tokenizer: Any = None) -> None:
@@ -143,6 +171,7 @@ def save(path: str | Path, model: Any, params: Any, tokenizer: Any = None) -> No
       params: on one device or on a mesh, in either layout.
       tokenizer: a tokenizer, or the folder whose tokenizer files are copied.
     """
+    model, params = kept(model, params)
     names = family(model.config).NAMES
     values = configuration.to_json(model.config, names.architectures[model.task])
     tensors = list(outgoing(model, params))
@@ -194,49 +223,6 @@ def _most_common_dtype(params: Any) -> str:
     return max(sizes, key=sizes.get)
 
 
-def load_run(path: str | Path, task: str | None = None, dtype: str | None = None) -> tuple[Any, dict]:
-    """A model and its parameters from a run directory."""
-    run, folder = read_run(path)
-    if task not in (None, run.task):
-        raise DataError(f"{path} was trained for {run.task}, not for {task}")
-    model = make_model(run.model, dataclasses.replace(run.compute, dtype=dtype or run.compute.dtype), run.task)
-    stored = checkpoint.leaves(folder)
-    part = "ema" if any(name.startswith("ema/") for name in stored) else "params"
-    mesh = None if jax.sharding.get_abstract_mesh().empty else jax.sharding.get_mesh()
-    placed = paths(_abstract(model)) if mesh else {}
-    target: dict[str, Any] = {}
-    for name, leaf in stored.items():
-        top, _, path = name.partition("/")
-        if top == part:
-            sharding = placed[path].sharding if path in placed else None
-            mapping.put(target, path, jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding))
-    params = checkpoint.restore_part(folder, {part: target}, mesh)[part]
-    return model, params if dtype is None else jax.tree.map(lambda leaf: leaf.astype(dtype), params)
-
-
-def read_run(path: str | Path) -> tuple[config.Run, Path]:
-    """The configuration of a run directory, and the checkpoint to load from it."""
-    path = Path(path).expanduser()
-    if not path.is_dir():
-        raise DataError(f"there is no directory {path}; train one: python -m jaxlm.train workdir={path}")
-    folder = _checkpoint(path)
-    if folder is None:
-        raise DataError(f"{path} holds no checkpoint; train one: python -m jaxlm.train workdir={path}")
-    values = json.loads(checkpoint.read_file(folder, "config.json"))
-    values = {key: value for key, value in values.items() if key not in DIGESTS}
-    return config.from_dict(values, family_named(values["model"]["model_type"]).Config), folder
-
-
-def _checkpoint(path: Path) -> Path | None:
-    """The best checkpoint if its digests match, else the newest good one."""
-    best = manifest.best(path)
-    if best is not None:
-        folder = manifest.folder(path) / str(best[0])
-        if not manifest.verify(folder):
-            return folder
-    return checkpoint.latest(path, lambda text: print(text), owner=False)
-
-
 def on_one_device(params: Any) -> Any:
     """Parameters of a mesh as plain arrays of the first device."""
     return jax.tree.map(lambda leaf: jax.numpy.asarray(jax.device_get(leaf)), params)
@@ -263,7 +249,7 @@ def convert(source: str | Path, target: str | Path) -> Conversion:
         raise DataError(f"{target} is not empty: name a new folder")
     kind = "run" if is_run(source) else folders.kind_of(source)
     if kind == "run":
-        (model, params), matched = load_run(source), None
+        (model, params), matched = kept(*load_run(source)), None
         tokenizer = source / "tokenizer"
     else:
         model, params, matched = from_checkpoint(folders.open_checkpoint(source), None, None)

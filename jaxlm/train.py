@@ -5,44 +5,50 @@ lives; the same line goes on where it stands. Keys: those of `config.Run`, as in
 """
 
 import contextlib
-import json
-from pathlib import Path
 
 import jax
 
-from jaxlm import assembly, config, default, sharding
+from jaxlm import assembly, config, default, feeding, sharding
 from jaxlm.command import run_command
 from jaxlm.config import Run
 from jaxlm.data.compression import lzma_bits_per_byte
 from jaxlm.errors import Stopped
+from jaxlm.evaluation import make_validation
 from jaxlm.inference.generate import sample_texts
 from jaxlm.layers.block import LAYOUTS
 from jaxlm.planning.banner import print_banner
-from jaxlm.pretrained import on_one_device
+from jaxlm.pretrained import on_one_device, read_config
+from jaxlm.studies import study
 from jaxlm.training import checkpoint, manifest, summary
 from jaxlm.training.lock import lock
 from jaxlm.training.loop import Parts, fit, worn_out
 from jaxlm.training.report import Report
-from jaxlm.training.resume import check_same_data, check_same_run, resolved_config, restore_state
+from jaxlm.training.resume import check_same_data, check_same_run, keep_files, restore_state
 from jaxlm.training.signals import stop_requests, terminable
-from jaxlm.training.step import best_params, make_evaluation, make_step
+from jaxlm.training.step import best_params, make_step
 
 
 def main(arguments: list[str]) -> None:
     """Resolve the configuration, join the other hosts, own the run directory, train, and say how it ended."""
-    run = config.parse(arguments, default.config)
+    run = config.parse(arguments, default.config, read_config)
     sharding.join_hosts()
     mesh = sharding.make_mesh(run.mesh)
     owner = jax.process_index() == 0
+    say = print if owner else lambda *_: None
     with lock(run.workdir, owner), terminable():
         try:
-            texts = train(run, mesh, print if owner else lambda *_: None)
+            texts = study(run, lambda one: _locked(one, mesh, say), say) if run.folds or run.fractions else train(run, mesh, say)
         except Stopped as stopped:
             if owner:
                 raise
             raise SystemExit(stopped.code) from None  # one of them says it for all
-        if owner:
-            summary.tell(run, texts, lambda: lzma_bits_per_byte(assembly.held_out_texts(run)), arguments)
+        if owner and texts is not None:
+            summary.tell(run, texts, lambda: lzma_bits_per_byte(feeding.held_out_texts(run)), arguments)
+
+
+def _locked(run: Run, mesh: jax.sharding.Mesh | None, say: assembly.Say) -> None:
+    with lock(run.workdir, jax.process_index() == 0):
+        train(run, mesh, say)
 
 
 def train(run: Run, mesh: jax.sharding.Mesh | None, say: assembly.Say) -> list[str]:
@@ -50,11 +56,13 @@ def train(run: Run, mesh: jax.sharding.Mesh | None, say: assembly.Say) -> list[s
     owner = jax.process_index() == 0
     tokenizer = assembly.make_tokenizer(run, say)
     run = assembly.resolve(run, tokenizer)
-    problem = assembly.make_problem(run, mesh)
+    assembly.check_run(run, mesh)
     newest = checkpoint.latest(run.workdir, say, owner)
     check_same_run(run, tokenizer, newest)
-    stores, held = assembly.make_stores(run, tokenizer, say)
-    check_same_data(run, assembly.data_digest(stores), newest)
+    stores, held = feeding.make_stores(run, tokenizer, say)
+    run = feeding.with_steps(run, stores, tokenizer)
+    check_same_data(run, feeding.data_digest(stores), newest)
+    problem = assembly.make_problem(run, mesh)
     with sharding.use(mesh):
         state = restore_state(problem, newest, LAYOUTS) if newest else assembly.first_state(problem, tokenizer, say)
         step, best = int(state["step"]), manifest.best(run.workdir)
@@ -64,15 +72,15 @@ def train(run: Run, mesh: jax.sharding.Mesh | None, say: assembly.Say) -> list[s
             say(f"step {step} of {run.steps}: {'goes on' if newest else 'starts'}")
             with contextlib.closing(Report(run, print_banner(problem, stores, held, say), step, owner)) as report:
                 state = _fit(problem, state, stores, held, tokenizer, report)
-    count = run.logging.samples if jax.process_count() == 1 else 0
+    count = run.logging.samples if jax.process_count() == 1 and run.task == "causal-lm" else 0
     return sample_texts(problem.model, on_one_device(best_params(state)), tokenizer, count, run.seed) if count else []
 
 
 def _fit(problem, state, stores, held, tokenizer, report):
     run = problem.run
-    made, batches = assembly.training_batches(problem, stores)
-    evaluate = assembly.make_validation(problem, held, tokenizer, make_evaluation(problem.loss))
-    files = _files(run, tokenizer, stores, report.owner)
+    made, batches = feeding.training_batches(problem, stores, tokenizer)
+    evaluate = make_validation(problem, held, tokenizer)
+    files = keep_files(run, tokenizer, feeding.data_digest(stores), report.owner)
     with contextlib.closing(checkpoint.Writer(run.workdir, run.checkpoint.keep, files)) as writer, stop_requests() as stop:
         parts = Parts(
             step=make_step(problem.loss, problem.rule, problem.schedule, run.optimizer, run.seed, run.accumulate),
@@ -85,15 +93,6 @@ def _fit(problem, state, stores, held, tokenizer, report):
             report=report,
         )
         return fit(state, run, parts, manifest.best(run.workdir))
-
-
-def _files(run: Run, tokenizer, stores: list, owner: bool) -> dict[str, Path | bytes]:
-    """What a checkpoint holds beside the state; the run directory too."""
-    content = json.dumps(resolved_config(run, tokenizer, assembly.data_digest(stores)), indent=1).encode()
-    if owner:
-        tokenizer.save(Path(run.workdir) / "tokenizer")
-        manifest.write_atomically(Path(run.workdir) / "config.json", content)
-    return {"config.json": content, "tokenizer": Path(run.workdir) / "tokenizer"}
 
 
 if __name__ == "__main__":

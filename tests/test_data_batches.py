@@ -1,12 +1,13 @@
 """batch(step): pure, the same for any number of hosts, every row once an epoch, mixtures by quota, ids checked."""
 
 import dataclasses
+import types
 
 import numpy as np
 import pytest
 
 from jaxlm import config
-from jaxlm.data.batches import BLOCK, evaluation_batches, make_batches, quotas
+from jaxlm.data.batches import BLOCK, Kind, edges, evaluation_batches, make_batches, quotas
 from jaxlm.data.store import open_store, write_manifest, write_shard
 from jaxlm.errors import ConfigError, DataError
 
@@ -150,10 +151,61 @@ def test_ids_outside_the_vocabulary_name_the_document(tmp_path):
 
 
 def test_what_cannot_be_is_refused(store, tmp_path):
-    with pytest.raises(ConfigError, match="data.packing=rows"):
+    with pytest.raises(ConfigError, match="data.packing='rows'"):
         make_batches([store], [1.0], dataclasses.replace(DATA, packing="rows"), 8, 0)
     with pytest.raises(DataError, match="data.sequence_length="):
         make_batches([store], [1.0], dataclasses.replace(DATA, sequence_length=10**6), 8, 0)
     foreign = _store(tmp_path / "foreign", _documents(3), tokenizer="another")
     with pytest.raises(DataError, match="different tokenizers"):
         make_batches([store, foreign], [1, 1], DATA, 8, 0)
+
+
+CLS, SEP = 49_998, 49_999
+PAIRS = Kind("next-sentence", types.SimpleNamespace(cls_id=CLS, sep_id=SEP, special=np.arange(VOCABULARY) >= CLS))
+
+
+@pytest.fixture(scope="module")
+def marked(tmp_path_factory):
+    """The documents between [CLS] and [SEP]."""
+    documents = [[CLS, *ids, SEP] for ids in [[]] + _documents(0)]
+    return _store(tmp_path_factory.mktemp("c") / "train", documents)
+
+
+def test_rows_of_their_own_tokens(store, data):
+    """Every token of the store is to be seen, a document's last one too; an evaluation says what is padding."""
+    made = make_batches([store], [1.0], data, 8, 0, Kind("own")).rows(3, 0, 8)
+    assert np.array_equal(made["tokens"], made["targets"]) and ("segments" in made) == (data.packing == "documents")
+    batches = evaluation_batches(store, data, 5, 0, Kind("own"))
+    found = [batches.rows(step, 0, 5) for step in range(batches.count)]
+    tokens = np.concatenate([one["tokens"][one["segments"] > 0] for one in found])
+    assert np.array_equal(np.sort(tokens), np.arange(store.tokens))
+
+
+def test_pairs_have_special_tokens_types_and_labels_on_every_host(marked):
+    assert edges(marked, PAIRS.vocabulary.special) == (1, 1)
+    batches = make_batches([marked, marked], [1, 1], DATA, 8, 0, PAIRS)
+    whole, parts = batches.rows(2, 0, 8), [batches.rows(2, start, start + 4) for start in (0, 4)]
+    assert _equal(whole, {name: np.concatenate([part[name] for part in parts]) for name in whole})
+    assert set(whole) == {"tokens", "targets", "weights", "segments", "token_types", "labels"}
+    assert (whole["tokens"][:, 0] == CLS).all() and ((whole["tokens"] == SEP).sum(1) == 2).all()
+    assert whole["labels"].shape == (8,) and set(np.concatenate([batches.rows(s, 0, 8)["labels"] for s in range(5)])) == {0, 1}
+    assert len(batches.example_ids(2)) == 8 and "documents" in batches.example_ids(2)[0]
+    evaluation = evaluation_batches(marked, DATA, 7, SEP, PAIRS)
+    last = evaluation.rows(evaluation.count - 1, 0, 7)
+    assert not last["tokens"][last["segments"] == 0].any()
+
+
+def test_draws_are_by_seed_and_global_row(store, data):
+    batches = make_batches([store], [1.0], data, 8, 5)
+    draws = np.concatenate([batches.draws(step, 0, 8) for step in range(50)])
+    assert draws.dtype == np.uint64 and len(np.unique(draws)) == 400
+    assert np.array_equal(batches.draws(3, 4, 8), draws[28:32])
+    assert not np.isin(make_batches([store], [1.0], data, 8, 6).draws(0, 0, 8), draws).any()
+
+
+def test_pairs_that_do_not_fit_are_refused(marked):
+    with pytest.raises(ConfigError, match="data.packing=documents does not fit task=next-sentence"):
+        make_batches([marked], [1.0], dataclasses.replace(DATA, packing="documents"), 8, 0, PAIRS)
+    bare = Kind("sentence-order", types.SimpleNamespace(cls_id=None, sep_id=SEP, special=PAIRS.vocabulary.special))
+    with pytest.raises(ConfigError, match=r"needs a tokenizer with \[CLS\] and \[SEP\]"):
+        make_batches([marked], [1.0], DATA, 8, 0, bare)

@@ -15,6 +15,9 @@ FILES = sorted(ROOT.rglob("*.py"))
 
 LEAVES = {"atomic", "config", "overrides", "sharding", "errors", "frozen"}
 BELOW = {*LEAVES, "ops", "layers", "models", "text", "data", "tasks", "training", "inference", "weights", "assembly", "pretrained"}
+BELOW |= {"runs", "foreign"}  # the two kinds of checkpoints that pretrained joins
+BELOW |= {"labelled", "feeding", "evaluation", "finished", "studies"}  # from sources to batches to metrics
+TOP = {"assembly", "pretrained", "evaluation", "feeding", "labelled", "finished", "studies"}
 # A room (or a file beside the rooms) -> what it may import of jaxlm, besides itself.
 MAY = {
     "errors": set(),
@@ -34,9 +37,17 @@ MAY = {
     "training": {*LEAVES, "ops", "tasks"},
     "inference": {*LEAVES, "ops", "layers", "models", "data"},
     "serving": {*LEAVES, "inference"},
-    "assembly": BELOW - {"assembly", "pretrained"},
+    "labelled": BELOW - TOP,
+    "feeding": BELOW - TOP | {"labelled"},
+    "evaluation": BELOW - TOP | {"feeding"},
+    "finished": {*BELOW, "explain"} - {"assembly", "studies"},
+    "studies": BELOW - {"assembly"},
+    "assembly": BELOW - {"assembly", "evaluation", "finished", "studies"},
     "pretrained": BELOW - {"assembly", "pretrained"},
+    "runs": BELOW - {"assembly", "pretrained", "foreign"},
+    "foreign": BELOW - {"assembly", "pretrained"},
     "default": {"config", "models"},
+    "harness_model": BELOW,
     "explain": BELOW,
     "planning": BELOW,
     "benchmarks": {*BELOW, "planning"},
@@ -53,10 +64,11 @@ ONLY = {
     "matplotlib": ("explain.",),
     "apache_beam": ("data.beam",),
     "gensim": ("benchmarks.",),
+    "lm_eval": ("harness",),
 }
 # Libraries that a module imports where it uses them, inside a function.
 LATE = {*ONLY, "tokenizers", "sentencepiece", "rich", "msgpack", "safetensors", "tensorboardX", "wandb", "ftfy", "py3langid", "jinja2"} - {
-    "flax"
+    "flax", "lm_eval"
 }
 
 

@@ -89,6 +89,28 @@ def test_padding_and_packing_change_nothing(model_type):
     close(np.stack([out[0, :6], out[0, 6:12], out[1, :6], out[1, 6:12]]), alone)
 
 
+WHOLE_TEXT = ("sequence-classification", "multiple-choice")
+HEADS = [(name, task, "cls") for name in FAMILIES for task in WHOLE_TEXT if task in family_named(name).NAMES.architectures]
+
+
+@pytest.mark.parametrize(("model_type", "task", "pooling"), [*HEADS, ("modernbert", "sequence-classification", "mean")])
+def test_every_token_of_a_packed_row_has_the_logits_of_its_own_text(model_type, task, pooling):
+    """Heads over a whole text: of packed rows as of each text alone, whichever token one looks at."""
+    config = dataclasses.replace(config_of(model_type), num_labels=3)
+    config = dataclasses.replace(config, **{"classifier_pooling": pooling} if hasattr(config, "classifier_pooling") else {})
+    texts = ALONE[:3].copy()
+    texts[:, -1] = getattr(config, "eos_token_id", 2)  # BART reads where a text ends
+    model = make_model(config, task=task)
+    shapes = jax.eval_shape(lambda: init_params(model, jax.random.key(0)))
+    random = np.random.default_rng(1)
+    params = jax.tree.map(lambda leaf: 0.3 * random.standard_normal(leaf.shape, np.float32), shapes)
+    call = jax.jit(lambda tokens, segments: model.apply({"params": params}, tokens, segments=segments).logits)
+    alone = np.asarray(call(texts[:, None] if task == "multiple-choice" else texts, None)).reshape(3, -1)
+    segments = np.repeat([[1, 2, 3, 0]], [6, 6, 6, 2], axis=1).astype(np.int32)
+    packed = np.asarray(call(np.concatenate([texts.reshape(1, -1), PAD], 1), segments))[0, :18].reshape(3, 6, -1)
+    close(packed, np.broadcast_to(alone[:, None], packed.shape))
+
+
 @pytest.mark.parametrize("model_type", FAMILIES)
 def test_a_mesh_and_the_stacked_layout_change_nothing(model_type):
     want = logits(model_type, ALONE)

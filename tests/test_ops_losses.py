@@ -9,7 +9,7 @@ import pytest
 from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
 
-from jaxlm.ops.losses import plain_cross_entropy, token_cross_entropy
+from jaxlm.ops.losses import group_cross_entropy, plain_cross_entropy, token_cross_entropy
 
 B, T, D, V = 4, 6, 16, 24
 OPTIONS = {
@@ -139,3 +139,44 @@ def test_chunked_logits_are_never_whole():
 def test_a_chunk_must_divide_the_row():
     with pytest.raises(ValueError, match="chunk=4 does not divide the 6 tokens"):
         token_cross_entropy(*problem(), chunk=4)
+
+
+GROUPS = np.array([[1, 1, 1, 2, 2, 0], [1, 2, 2, 2, 2, 0]], np.int32)
+CANDIDATES = np.array([[1, 0, 1, 1, 1, 0], [1, 1, 1, 0, 1, 0]], np.float32)
+TARGETS = np.array([[0, 0, 1, 1, 0, 0], [1, 0, 0, 0, 1, 0]], np.float32)
+graded_groups = jax.jit(jax.value_and_grad(lambda scores, targets: group_cross_entropy(scores, GROUPS, CANDIDATES, targets), has_aux=True))
+
+
+@pytest.mark.parametrize("scale", [1.0, 300.0])
+def test_a_place_is_chosen_among_the_candidates_of_its_group(scale):
+    """Also where one group's scores are far from another's, and beside candidates whose scores are of no account."""
+    scores = scale * np.random.default_rng(0).standard_normal(GROUPS.shape).astype(np.float32)
+    wanted, want_grad = 0.0, np.zeros_like(scores)
+    for row, place in zip(*np.nonzero(TARGETS), strict=True):
+        among = np.flatnonzero((GROUPS[row] == GROUPS[row, place]) & (CANDIDATES[row] > 0))
+        shares = jax.nn.softmax(np.float64(scores[row, among]))
+        wanted += jax.nn.logsumexp(np.float64(scores[row, among])) - scores[row, place]
+        want_grad[row, among] += shares
+        want_grad[row, place] -= 1
+    (total, weight), grad = graded_groups(scores, TARGETS)
+    np.testing.assert_allclose(total, wanted, rtol=1e-5)
+    np.testing.assert_allclose(grad, want_grad, atol=1e-5)
+    assert weight == 4.0 and (grad[CANDIDATES == 0] == 0).all()
+
+
+def test_without_a_target_there_is_no_loss_and_no_gradient():
+    scores = np.full(GROUPS.shape, 1e4, np.float32)
+    (total, weight), grad = graded_groups(scores, np.zeros_like(TARGETS))
+    assert (total, weight) == (0.0, 0.0) and (grad == 0).all()
+    low = group_cross_entropy(jnp.bfloat16(scores), GROUPS, CANDIDATES, TARGETS)
+    assert low[0].dtype == low[1].dtype == jnp.float32
+
+
+def test_a_mesh_chooses_alike():
+    scores = np.random.default_rng(0).standard_normal(GROUPS.shape).astype(np.float32)
+    (want, _), want_grad = graded_groups(scores, TARGETS)
+    with jax.set_mesh(jax.make_mesh((2,), ("data",))):
+        arrays = [jax.device_put(x, P("data", None)) for x in (scores, GROUPS, CANDIDATES, TARGETS)]
+        loss, grad = jax.jit(jax.value_and_grad(lambda *arrays: group_cross_entropy(*arrays)[0]))(*arrays)
+    np.testing.assert_allclose(loss, want, rtol=1e-6)
+    np.testing.assert_allclose(grad, want_grad, atol=1e-6)

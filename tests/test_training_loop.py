@@ -2,13 +2,14 @@
 
 import contextlib
 import dataclasses
+import math
 import types
 
 import pytest
 
 from jaxlm.config import Evaluation, Run
-from jaxlm.errors import DivergenceError, Stopped
-from jaxlm.training.loop import Parts, fit
+from jaxlm.errors import ConfigError, DivergenceError, Stopped
+from jaxlm.training.loop import Parts, cost, fit
 
 
 class Recorder:
@@ -25,7 +26,7 @@ class Recorder:
 
     def evaluate(self, state):
         self.events.append(f"evaluate {state['step']}")
-        return {"loss": next(self.losses, 1.0)}
+        return {self.run.evaluation.best: next(self.losses, 1.0)}
 
     def parts(self):
         told = lambda number, values: self.events.append(f"report {number}")
@@ -103,3 +104,21 @@ def test_going_on_starts_at_the_state():
     recorder = Recorder(RUN)
     fit({"step": 4}, RUN, recorder.parts(), best=(2, 0.5))
     assert recorder.events[0] == "dispatch 5" and recorder.events[-1] == "save 6"  # 1.0 is not better than 0.5
+
+
+@pytest.mark.parametrize("metric, better", [("accuracy", [0, 2]), ("perplexity", [0, 1]), ("calibration_error", [0, 1]), ("f1", [0, 2])])
+def test_the_metric_that_decides_knows_which_way_is_better(metric, better):
+    run = dataclasses.replace(RUN, steps=6, evaluation=Evaluation(every=2, best=metric))
+    assert [e for e in play(run, losses=[0.5, 0.4, 0.6]) if "best" in e] == [f"save {2 * i + 2} best" for i in better]
+
+
+def test_it_decides_on_early_stopping_too():
+    run = dataclasses.replace(RUN, steps=50, evaluation=Evaluation(every=2, patience=2, best="accuracy"))
+    events = play(run, losses=[0.5, 0.7, 0.6, 0.6])
+    assert "no better validation accuracy since step 4: stopped early at step 8" in events
+
+
+def test_a_metric_that_is_none_is_refused_with_those_that_there_are():
+    with pytest.raises(ConfigError, match="evaluation.best='acuracy' is no metric of this run: it has loss, accuracy"):
+        cost("acuracy", {"loss": 1.0, "accuracy": 0.5})
+    assert math.isnan(cost("acuracy", {}))  # nothing is held out

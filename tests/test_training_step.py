@@ -35,7 +35,7 @@ def toy_batch(seed=0, rows=8):
     random = np.random.default_rng(seed)
     x = random.standard_normal((rows, 4)).astype(np.float32)
     weights = random.choice([0.0, 1.0], rows, p=[0.25, 0.75]).astype(np.float32)
-    return {"x": x, "y": x[:, :2] * [2, -3] + 1, "weights": weights}
+    return {"x": x, "y": x[:, :2] * [2, -3] + 1, "weights": weights, "segments": weights.astype(np.int32)}
 
 
 def machine(config=PLAIN, accumulate=1, steps=100, loss=toy_loss):

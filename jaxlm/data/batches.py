@@ -7,6 +7,7 @@ and each source counts its own epochs. Hosts ask for their rows; all agree witho
 import dataclasses
 import functools
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
@@ -15,9 +16,29 @@ from jaxlm.data import rows
 from jaxlm.data.permutation import make_key, permute
 from jaxlm.data.store import Store
 from jaxlm.errors import ConfigError, DataError
+from jaxlm.overrides import choose
 
 BLOCK = 1024  # rows in which a mixture's shares are kept exactly
-MIXTURE = 3  # what a key is for, beside those of rows.py
+MIXTURE, NOISE = 3, 4  # what a key is for, beside those of rows.py
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Kind:
+    """What a task learns from."""
+
+    name: str = "next"  # "next": the tokens that follow; "own": a row's own tokens; "next-sentence", "sentence-order": pairs of texts
+    vocabulary: Any = None  # of pairs: its `cls_id`, `sep_id`, and `special`, bool [V]
+    swap: float = 0.5  # the share of pairs that are changed
+
+    @property
+    def shift(self) -> int:
+        """Where targets stand: so many tokens behind the inputs."""
+        return int(self.name == "next")
+
+    @property
+    def pairs(self) -> bool:
+        """Whether a row is two texts."""
+        return self.name in ("next-sentence", "sentence-order")
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -25,26 +46,27 @@ class Batches:
     """The batches of a run, or of an evaluation."""
 
     stores: tuple[Store, ...]
-    plans: tuple[rows.Windows | rows.Packed | rows.InOrder, ...]
+    plans: tuple[rows.Windows | rows.Packed | rows.InOrder | rows.Pairs, ...]
     quotas: tuple[int, ...]  # rows of each source in a block
     batch_size: int  # rows over all hosts
     seed: int
-    segmented: bool  # rows hold several documents that do not see each other
+    segmented: bool  # rows hold padding, or several documents that do not see each other
     count: int | None = None  # batches of an evaluation; None: without end
-    eos_id: int | None = None
+    virtual: tuple[int | None, ...] = (None, None, None)  # ids of the positions rows.EOS, rows.CLS and rows.SEP
 
     def rows(self, step: int, start: int, stop: int) -> dict[str, np.ndarray]:
         """Rows [start, stop) of the global batch of a step.
 
         Returns "tokens", "targets" int32 [b, T] and "weights" float32 [b, T]; packed documents have "segments"
-        int32 [b, T] too (0 = padding). Raises DataError for an id outside the vocabulary.
+        int32 [b, T] too (0 = padding), and pairs "token_types" int32 [b, T] and "labels" int32 [b]. Raises DataError for an id
+        outside the vocabulary.
         """
         source, epoch, row = self._locate(step, start, stop)
         made: dict[str, np.ndarray] = {}
         for k in np.unique(source):
             mine = source == k
             for name, values in self._gather(k, step, epoch[mine], row[mine]).items():
-                made.setdefault(name, np.zeros((stop - start, values.shape[1]), values.dtype))[mine] = values
+                made.setdefault(name, np.zeros((stop - start, *values.shape[1:]), values.dtype))[mine] = values
         if not self.segmented:
             del made["segments"]
         return made
@@ -55,9 +77,15 @@ class Batches:
         places = plan.gather(epochs, np.where(inside, numbers, 0))
         segments = places.segments * inside[:, None]
         real = segments > 0
-        tokens = _take(store, places.inputs, self.eos_id, step) * real
-        targets = _take(store, places.targets, self.eos_id, step) * real
-        return {"tokens": tokens, "targets": targets, "weights": real.astype(np.float32), "segments": segments}
+        tokens = _take(store, places.inputs, self.virtual, step) * real
+        targets = tokens if places.targets is places.inputs else _take(store, places.targets, self.virtual, step) * real
+        made = {"tokens": tokens, "targets": targets, "weights": real.astype(np.float32), "segments": segments}
+        return made | (places.more or {})
+
+    def draws(self, step: int, start: int, stop: int) -> np.ndarray:
+        """64 random bits for each of the rows [start, stop) of a step, for its noise: uint64 [b], by seed and global row alone."""
+        first = step * self.batch_size
+        return np.array([make_key(self.seed, NOISE, first + b) for b in range(start, stop)], np.uint64)
 
     def _locate(self, step: int, start: int, stop: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Source, epoch and row within the epoch of each global row."""
@@ -87,7 +115,7 @@ class Batches:
         if row >= plan.rows:
             return f"store {k} padding"
         places = plan.gather(np.array([epoch]), np.array([row]))
-        used = places.targets[places.segments > 0]
+        used = places.targets[(places.segments > 0) & (places.targets >= 0)]
         found = sorted({store.document_at(position) for position in used})
         return f"store {k} epoch {epoch} row {row} documents {', '.join(map(str, found))}"
 
@@ -103,9 +131,9 @@ def _block(quotas: tuple[int, ...], seed: int, block: int) -> tuple[np.ndarray, 
     return owners, ranks
 
 
-def _take(store: Store, positions: np.ndarray, eos_id: int | None, step: int) -> np.ndarray:
-    """Tokens at positions, checked: on the device XLA would clamp a bad id in silence."""
-    virtual = positions == rows.EOS
+def _take(store: Store, positions: np.ndarray, ids: tuple[int | None, ...], step: int) -> np.ndarray:
+    """Tokens at positions, checked: on the device XLA would clamp a bad id in silence. `ids` are those of the virtual positions."""
+    virtual = positions < 0
     tokens = store.take(np.where(virtual, 0, positions))
     bad = (tokens < 0) | (tokens >= store.vocab_size)
     if bad.any():
@@ -114,10 +142,12 @@ def _take(store: Store, positions: np.ndarray, eos_id: int | None, step: int) ->
             f"step {step}: the id {tokens[bad][0]} in document {document} of the store {store.directory} is outside the "
             f"vocabulary of {store.vocab_size}: delete {store.directory.parent}, it is prepared again"
         )
-    return np.where(virtual, eos_id or 0, tokens).astype(np.int32)
+    return np.where(virtual, np.array([i or 0 for i in ids])[-1 - np.minimum(positions, -1)], tokens).astype(np.int32)
 
 
-def make_batches(stores: Sequence[Store], weights: Sequence[float], data: config.Data, batch_size: int, seed: int) -> Batches:
+def make_batches(
+    stores: Sequence[Store], weights: Sequence[float], data: config.Data, batch_size: int, seed: int, kind: Kind = Kind()
+) -> Batches:
     """The training batches of one store or of a mixture.
 
     Args:
@@ -128,14 +158,39 @@ def make_batches(stores: Sequence[Store], weights: Sequence[float], data: config
     if len({store.tokenizer for store in stores}) > 1:
         named = ", ".join(str(store.directory) for store in stores)
         raise DataError(f"the stores {named} were made by different tokenizers: prepare them with one")
-    make = PACKINGS.get(data.packing)
-    if make is None:
-        raise ConfigError(f"unknown data.packing={data.packing}: choose {' or '.join(PACKINGS)}")
-    plans = tuple(make(store.lengths, seed + i, data.sequence_length) for i, store in enumerate(stores))
-    return Batches(tuple(stores), plans, quotas(weights), batch_size, seed, data.packing == "documents")
+    if kind.pairs:
+        plans = tuple(_pairs(store, seed + i, data, kind) for i, store in enumerate(stores))
+    else:
+        make = PACKINGS[choose("data.packing", data.packing or WINDOWS, PACKINGS)]
+        plans = tuple(make(store.lengths, seed + i, data.sequence_length, kind.shift) for i, store in enumerate(stores))
+    segmented = kind.pairs or data.packing == "documents"
+    return Batches(tuple(stores), plans, quotas(weights), batch_size, seed, segmented, virtual=_virtual(kind))
 
 
-PACKINGS = {"windows": rows.windows, "documents": rows.packed}
+WINDOWS = "windows"
+PACKINGS = {WINDOWS: rows.windows, "documents": rows.packed}
+
+
+def _pairs(store: Store, seed: int | None, data: config.Data, kind: Kind) -> rows.Pairs:
+    if data.packing not in (None, WINDOWS):
+        raise ConfigError(f"data.packing={data.packing} does not fit task={kind.name}, whose rows are pairs: leave it out")
+    if None in _virtual(kind)[1:]:
+        raise ConfigError(f"task={kind.name} needs a tokenizer with [CLS] and [SEP]: give tokenizer.path that of a BERT or an ALBERT")
+    change = (kind.swap, kind.name == "next-sentence")
+    return rows.pairs(store.lengths, seed, data.sequence_length, edges(store, kind.vocabulary.special), change)
+
+
+def _virtual(kind: Kind, eos_id: int | None = None) -> tuple[int | None, int | None, int | None]:
+    return (eos_id, kind.vocabulary.cls_id, kind.vocabulary.sep_id) if kind.pairs else (eos_id, None, None)
+
+
+def edges(store: Store, special: np.ndarray) -> tuple[int, int]:
+    """How many special tokens, bool [V], every document begins and ends with: the tokenizer's template is one for all."""
+    for document, length in enumerate(store.lengths):
+        ordinary = np.flatnonzero(~special[store.slice(document, 0, int(length))])
+        if len(ordinary):
+            return int(ordinary[0]), int(length - 1 - ordinary[-1])
+    return 0, 0
 
 
 def quotas(weights: Sequence[float]) -> tuple[int, ...]:
@@ -151,17 +206,21 @@ def quotas(weights: Sequence[float]) -> tuple[int, ...]:
     return tuple(int(n) for n in found)
 
 
-def evaluation_batches(store: Store, data: config.Data, batch_size: int, eos_id: int | None) -> Batches:
-    """`count` batches in which every token of a store is predicted exactly once, in order; the last is filled up.
+def evaluation_batches(store: Store, data: config.Data, batch_size: int, eos_id: int | None, kind: Kind = Kind()) -> Batches:
+    """`count` batches in which every token of a store is a target exactly once, in order; the last is filled up.
 
     Windows: the first token is predicted from the end-of-document token, or not at all where `eos_id` is None. Packed
-    documents: a document's first token has nothing before it and is not predicted. Raises DataError for an empty store.
+    documents: a document's first token has nothing before it and is not predicted. Neither is so where rows are learnt from their
+    own tokens. Raises DataError for an empty store.
     """
-    if data.packing == "documents":
-        plan = rows.packed(store.lengths, None, data.sequence_length)
+    if kind.pairs:
+        plan = _pairs(store, None, data, kind)
+    elif data.packing == "documents":
+        plan = rows.packed(store.lengths, None, data.sequence_length, kind.shift)
     else:
-        plan = rows.InOrder(store.tokens, 0 if eos_id is not None else 1, data.sequence_length)
+        plan = rows.InOrder(store.tokens, int(kind.shift and eos_id is None), data.sequence_length, kind.shift)
     if plan.rows < 1:
         raise DataError(f"the store {store.directory} holds nothing to predict: hold out more text with data.validation=0.1")
     count = -(-plan.rows // batch_size)
-    return Batches((store,), (plan,), (BLOCK,), batch_size, 0, data.packing == "documents", count, eos_id)
+    segmented = kind.name != "next" or data.packing == "documents"  # what reads to the right must not see padding
+    return Batches((store,), (plan,), (BLOCK,), batch_size, 0, segmented, count, _virtual(kind, eos_id))

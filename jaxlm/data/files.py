@@ -1,6 +1,6 @@
-"""Documents out of files: txt, jsonl, csv, tsv, parquet, plain or compressed, one after the other in sorted order.
+"""Documents and rows out of files: txt, jsonl, csv, tsv, parquet, plain or compressed, one after the other in sorted order.
 
-Files are streamed: memory holds one document of a text file, one line of a table. Read next: `prepare.py`.
+Files are streamed: memory holds one document of a text file, one line of a table. Read next: `prepare.py`, `records.py`.
 """
 
 import contextlib
@@ -13,7 +13,7 @@ import json
 import lzma
 import sys
 import zlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -22,6 +22,8 @@ import pyarrow as pa
 from jaxlm.errors import DataError
 
 COMPRESSED = (".gz", ".xz", ".zst")
+Choose = Callable[[Sequence[Any], str], Iterable[Any]]  # (a table's columns, where it is) -> those that are read; raises DataError
+Row = tuple[str, dict[Any, Any]]  # where it stands, as in "FILE:LINE", and its cells by column
 DAMAGE = (EOFError, zlib.error, lzma.LZMAError, gzip.BadGzipFile, pa.ArrowException, UnicodeDecodeError, csv.Error)
 
 
@@ -57,14 +59,41 @@ def file_documents(paths: Iterable[Path], column: str) -> Iterator[str]:
 
     Raises DataError, naming the file and where it can the line, for a damaged file, a missing column or an unknown ending.
     """
+
+    def only(there: Sequence[Any], where: str) -> Iterable[str]:
+        _check_column(column, there, where)
+        return [column]
+
     for path in paths:
-        endings = [ending.lower() for ending in path.suffixes]
-        kind = endings[-2] if len(endings) > 1 and endings[-1] in COMPRESSED else endings[-1] if endings else ""
-        if kind not in READERS:
-            known = ", ".join(READERS)
-            raise DataError(f"{path}: files of this kind cannot be read; the endings are {known}, each also with {', '.join(COMPRESSED)}")
-        with named_damage(path), open_bytes(path) as stream:
-            yield from READERS[kind](stream, path, column)
+        if kind_of(path, (*TEXTS, *TABLES)) in TEXTS:
+            with named_damage(path), open_bytes(path) as stream:
+                yield stream.read().decode("utf-8-sig")
+        else:
+            yield from (_cell(row, column, where) for where, row in file_rows(path, only))
+
+
+def kind_of(path: Path, known: Sequence[str]) -> str:
+    """The ending of a file's name before that of a compression; raises DataError where it is not among the `known` ones."""
+    endings = [ending.lower() for ending in path.suffixes]
+    kind = endings[-2] if len(endings) > 1 and endings[-1] in COMPRESSED else endings[-1] if endings else ""
+    if kind not in known:
+        names = ", ".join(known)
+        raise DataError(f"{path}: files of this kind cannot be read; the endings are {names}, each also with {', '.join(COMPRESSED)}")
+    return kind
+
+
+def file_rows(path: Path, choose: Choose, header: bool = True) -> Iterator[Row]:
+    """The rows of a table by its ending, one of TABLES, with at least the columns that `choose` picks.
+
+    Args:
+      choose: called with the columns that there are: of jsonl for every row, else once, before the first.
+      header: False: the first line of csv and tsv is a row like the others, and columns are numbers from 0.
+
+    A cell that a short line of csv or tsv lacks is None, and what a long one has too much stands under the column None. Raises
+    DataError, naming the file and where it can the line, for a damaged file, and what `choose` raises.
+    """
+    with named_damage(path), open_bytes(path) as stream:
+        yield from TABLES[kind_of(path, tuple(TABLES))](stream, path, choose, header)
 
 
 @contextlib.contextmanager
@@ -91,72 +120,70 @@ def open_bytes(path: Path) -> BinaryIO:
     return pa.input_stream(str(path), compression="zstd") if ending == ".zst" else path.open("rb")
 
 
-def _lines(stream: BinaryIO, newline: str) -> io.TextIOWrapper:
+def text_lines(stream: BinaryIO, newline: str = "\n") -> io.TextIOWrapper:
+    """The lines of a stream of bytes as text, without a byte order mark."""
     return io.TextIOWrapper(stream, encoding="utf-8-sig", newline=newline)
 
 
-def _read_text(stream: BinaryIO, path: Path, column: str) -> Iterator[str]:
-    yield stream.read().decode("utf-8-sig")
-
-
-def _read_jsonl(stream: BinaryIO, path: Path, column: str) -> Iterator[str]:
-    with _lines(stream, "\n") as lines:
+def _read_jsonl(stream: BinaryIO, path: Path, choose: Choose, header: bool) -> Iterator[Row]:
+    with text_lines(stream) as lines:
         for number, line in enumerate(lines, 1):
             if line.strip():
                 where = f"{path}:{number}"
-                yield _cell(_parse(line, column, where), column, where)
+                row = _parse(line, where)
+                choose(tuple(row), where)
+                yield where, row
 
 
-def _parse(line: str, column: str, where: str) -> dict[str, Any]:
+def _parse(line: str, where: str) -> dict[str, Any]:
     try:
         row = json.loads(line)
     except (ValueError, RecursionError) as error:
         raise DataError(f"{where} is no JSON ({error}): mend or remove the line") from error
     if not isinstance(row, dict):
-        raise DataError(f"{where} is JSON but no object: write a line as {{{json.dumps(column)}: ...}}")
+        raise DataError(f'{where} is JSON but no object: write a line as {{"COLUMN": ...}}')
     return row
 
 
-def _read_csv(stream: BinaryIO, path: Path, column: str) -> Iterator[str]:
-    with _lines(stream, "") as lines:
-        yield from _table(csv.DictReader(lines, strict=True), path, column)
+def _read_csv(stream: BinaryIO, path: Path, choose: Choose, header: bool) -> Iterator[Row]:
+    with text_lines(stream, "") as lines:
+        yield from _table(csv.DictReader(lines, strict=True), path, choose, header)
 
 
-def _read_tsv(stream: BinaryIO, path: Path, column: str) -> Iterator[str]:
+def _read_tsv(stream: BinaryIO, path: Path, choose: Choose, header: bool) -> Iterator[Row]:
     """Quotes are plain characters in tab-separated values: a stray one must not swallow the lines after it."""
-    with _lines(stream, "") as lines:
-        yield from _table(csv.DictReader(lines, delimiter="\t", quoting=csv.QUOTE_NONE), path, column)
+    with text_lines(stream, "") as lines:
+        yield from _table(csv.DictReader(lines, delimiter="\t", quoting=csv.QUOTE_NONE), path, choose, header)
 
 
-def _table(rows: csv.DictReader, path: Path, column: str) -> Iterator[str]:
+def _table(rows: csv.DictReader, path: Path, choose: Choose, header: bool) -> Iterator[Row]:
     csv.field_size_limit(sys.maxsize)  # a document is longer than the 128 KiB that are the default
-    _check_column(column, rows.fieldnames or [], path)
+    first = list(rows.fieldnames or [])
+    names = first if header else list(range(len(first)))
+    choose(names, str(path))
+    if not header:
+        rows.fieldnames = names
+        if first:
+            yield f"{path}:{rows.line_num}", dict(enumerate(first))
     for row in rows:
-        yield _cell(row, column, f"{path}:{rows.line_num}")
+        yield f"{path}:{rows.line_num}", row
 
 
-def _read_parquet(stream: BinaryIO, path: Path, column: str) -> Iterator[str]:
+def _read_parquet(stream: BinaryIO, path: Path, choose: Choose, header: bool) -> Iterator[Row]:
     import pyarrow.parquet as pq
 
     # A compressed table has to be whole in memory: Parquet is read from its end.
     table = pq.ParquetFile(pa.BufferReader(stream.read()) if path.suffix.lower() in COMPRESSED else stream)
-    _check_column(column, table.schema_arrow.names, path)
-    row = 0
-    for batch in table.iter_batches(batch_size=256, columns=[column]):
-        for value in batch.column(0).to_pylist():
-            row += 1
-            yield _cell({column: value}, column, f"{path}, row {row}")
+    columns = list(choose(table.schema_arrow.names, str(path)))
+    number = 0
+    for batch in table.iter_batches(batch_size=256, columns=columns):
+        for row in batch.to_pylist():
+            number += 1
+            yield f"{path}, row {number}", row
 
 
-READERS = {
-    ".txt": _read_text,
-    ".md": _read_text,
-    ".py": _read_text,
-    ".jsonl": _read_jsonl,
-    ".csv": _read_csv,
-    ".tsv": _read_tsv,
-    ".parquet": _read_parquet,
-}
+TEXTS = (".txt", ".md", ".py")
+TABLES = {".jsonl": _read_jsonl, ".csv": _read_csv, ".tsv": _read_tsv, ".parquet": _read_parquet}
 
 
 def _check_column(column: str, there: Iterable[str], where: object) -> None:

@@ -1,7 +1,8 @@
 """A source is a word in the configuration; here it becomes an iterator of documents in a fixed order.
 
-"stdlib" (`stdlib.py`), "tfds:NAME" or "tfds:/DIRECTORY" (`tfds.py`), a path or a glob (`files.py`). A mixture is several
-sources, each prepared on its own; `batches.py` mixes their rows. Read next: `prepare.py`.
+"stdlib" (`stdlib.py`), "tfds:NAME" or "tfds:/DIRECTORY", either with "@SPLIT" (`tfds.py`), a path or a glob (`files.py`). A
+mixture is several sources, each prepared on its own; `batches.py` mixes their rows. Read next: `prepare.py`; for labelled
+records, `records.py`.
 """
 
 import dataclasses
@@ -53,7 +54,7 @@ def unit_documents(
 
     Args:
       column: the column of a table or of TFDS that holds the text.
-      split: TFDS only.
+      split: TFDS only, where the source names none.
       data_dir: where prepared TFDS data sets lie; None: TFDS's own place.
       report: told, in one line, what was left out.
 
@@ -66,7 +67,8 @@ def _raw(unit: Unit, column: str, split: str, data_dir: str | None, report: Repo
     if unit.source == "stdlib":
         return stdlib.stdlib_documents(report)
     if unit.source.startswith("tfds:"):
-        return tfds.tfds_documents(tfds.tfds_directory(unit.source.removeprefix("tfds:"), data_dir), column, split)
+        name, split = tfds.name_and_split(unit.source, split)
+        return tfds.tfds_documents(tfds.tfds_directory(name, data_dir), column, split)
     return files.file_documents(map(Path, unit.files), column)
 
 
@@ -83,7 +85,7 @@ def source_files(source: str, data_dir: str | None = None) -> list[Path]:
     if source == "stdlib":
         return stdlib.stdlib_files()
     if source.startswith("tfds:"):
-        directory = tfds.tfds_directory(source.removeprefix("tfds:"), data_dir)
+        directory = tfds.tfds_directory(tfds.name_and_split(source, "")[0], data_dir)
         return sorted(path for path in directory.iterdir() if path.is_file())
     return files.list_files(source)
 

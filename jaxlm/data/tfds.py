@@ -1,19 +1,34 @@
-"""TensorFlow Datasets: texts out of a prepared data set, found by name or by directory.
+"""TensorFlow Datasets: texts and rows out of a prepared data set, found by name or by directory.
 
 The prepared files are looked for first and read without any question to the network: `tfds.load` would ask for minutes
-before it gave up. Read next: `prepare.py`.
+before it gave up. tf.data reads them, for `tfds.data_source` needs files of array_record, and TFDS prepares TFRecord. Read
+next: `known.py`, `prepare.py`.
 """
 
 import os
 import socket
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
+from jaxlm.data import known
+from jaxlm.data.files import Choose
 from jaxlm.data.tf_loader import quiet_tensorflow
 from jaxlm.errors import ConfigError, DataError
 
 HOST, TIMEOUT = ("storage.googleapis.com", 443), 1.5  # where TFDS keeps its data; seconds
 INFO = "dataset_info.json"  # every prepared version has one
+
+
+def name_and_split(source: str, split: str) -> tuple[str, str]:
+    """NAME and SPLIT of "tfds:NAME@SPLIT"; the split is `split` where the source names none.
+
+    >>> name_and_split("tfds:glue/sst2@validation[:10%]", "train"), name_and_split("tfds:lm1b", "train")
+    (('glue/sst2', 'validation[:10%]'), ('lm1b', 'train'))
+    """
+    whole = source.removeprefix("tfds:")
+    name, _, own = whole.rpartition("@")
+    return (name, own) if name and "/" not in own else (whole, split)
 
 
 def tfds_directory(name: str, data_dir: str | None = None) -> Path:
@@ -26,6 +41,7 @@ def tfds_directory(name: str, data_dir: str | None = None) -> Path:
         return path
     if name.startswith(("/", "~", ".")):
         raise DataError(f"{path} is no prepared TFDS data set: give the folder of a version, the one with {INFO}")
+    name = known.published(name)
     root = Path(data_dir or os.environ.get("TFDS_DATA_DIR", "~/tensorflow_datasets")).expanduser()
     found = _prepared(root, name)
     if found is None:
@@ -79,26 +95,50 @@ def _download(root: Path, name: str) -> Path:
     return Path(builder.data_dir)
 
 
-def tfds_documents(directory: Path, column: str, split: str) -> Iterator[str]:
-    """The texts of one split of a prepared data set, in the order of its files.
+def open_prepared(directory: Path) -> Any:
+    """The TFDS builder of a prepared data set."""
+    return _import_tfds().builder_from_directory(str(directory))
 
-    Raises DataError for a missing split or column, or a damaged file.
+
+def class_names(builder: Any) -> dict[str, list[str]]:
+    """Column -> names of its classes, of the columns that hold a class or a sequence of classes."""
+    lib = _import_tfds()
+    features = {name: getattr(feature, "feature", feature) for name, feature in builder.info.features.items()}
+    return {name: list(feature.names) for name, feature in features.items() if isinstance(feature, lib.features.ClassLabel)}
+
+
+def tfds_rows(builder: Any, choose: Choose, split: str) -> Iterator[tuple[int, dict[str, Any]]]:
+    """(number from 0, NumPy cells by column) of one split, in the order of its files; `choose` picks the columns, as in `files.file_rows`.
+
+    Raises DataError for a missing split or a damaged file, and what `choose` raises.
     """
-    tfds = _import_tfds()
-    builder = tfds.builder_from_directory(str(directory))
-    names = list(builder.info.features)
-    if column not in names:
-        raise DataError(f"{directory} has no column {column}: its columns are {', '.join(names)}; set data.column=NAME")
+    tfds, directory = _import_tfds(), builder.data_dir
+    columns = choose(list(builder.info.features), str(directory))
     order = tfds.ReadConfig(interleave_cycle_length=1, shuffle_seed=0, try_autocache=False)
+    partial = tfds.decode.PartialDecoding(dict.fromkeys(columns, True))
+    split = known.split_of(builder.info.full_name, split)
     try:
-        rows = builder.as_dataset(split=split, read_config=order, decoders=tfds.decode.PartialDecoding({column: True}))
-        for number, row in enumerate(rows.as_numpy_iterator()):
-            yield _text(row[column], f"{directory}, row {number}", column)
+        yield from enumerate(builder.as_dataset(split=split, read_config=order, decoders=partial).as_numpy_iterator())
     except quiet_tensorflow().errors.OpError as error:
         raise DataError(f"{directory} is cut or corrupt ({str(error)[:200]}): copy it again") from error
     except ValueError as error:
         names = ", ".join(builder.info.splits)
         raise DataError(f"{directory} cannot be read as data.split={split} ({error}): its splits are {names}") from error
+
+
+def tfds_documents(directory: Path, column: str, split: str) -> Iterator[str]:
+    """The texts of one split of a prepared data set; of a known one without a column "text", the one that holds its texts.
+
+    Raises DataError for a missing split or column, or a damaged file.
+    """
+    builder = open_prepared(directory)
+    names = list(builder.info.features)
+    if column == "text" and column not in names:
+        column = known.text_column(builder.info.full_name) or column
+    if column not in names:
+        raise DataError(f"{directory} has no column {column}: its columns are {', '.join(names)}; set data.column=NAME")
+    for number, row in tfds_rows(builder, lambda there, where: [column], split):
+        yield _text(row[column], f"{directory}, row {number}", column)
 
 
 def _text(value: object, where: str, column: str) -> str:

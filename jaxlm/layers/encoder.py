@@ -6,12 +6,13 @@ All are called inside a model. Read next: `models/bert.py`.
 from typing import Any
 
 import flax.linen as nn
+import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
 from jaxlm.config import Compute
 from jaxlm.layers.attention import Attention
-from jaxlm.layers.heads import Transform, VocabularyLogits
+from jaxlm.layers.heads import Transform, VocabularyLogits, first_token
 from jaxlm.layers.mlp import Mlp
 from jaxlm.layers.norm import LayerNorm
 from jaxlm.layers.sight import Cache, Sight, decoder_sight, encoder_sight, refuse
@@ -48,19 +49,30 @@ def layer_parts(
     return attn, LayerNorm(epsilon, **free), mlp, LayerNorm(epsilon, **free)
 
 
-def pool(model: nn.Module, tasks: tuple[str, ...], hidden: Float[Array, "B T D"], init_kernel: Any) -> Float[Array, "B D"] | None:
-    """tanh(first token W + b) (Devlin et al. 2019, section 3.2); None where the task is not one of `tasks`, which read it.
+def pool(
+    model: nn.Module, tasks: tuple[str, ...], hidden: Float[Array, "B T D"], init_kernel: Any, segments: Int[Array, "B T"] | None = None
+) -> Float[Array, "..."] | None:
+    """tanh(first token W + b) (Devlin et al. 2019, section 3.2), [B, D]; of packed rows [B, T, D], for every token its own text's.
+
+    None where the task is not one of `tasks`, which read it.
 
     A checkpoint may come without a pooler: then there is none, as its parameters tell.
     """
     if model.task not in tasks or not (model.is_initializing() or model.has_variable("params", "pooler")):
         return None
-    return Transform(hidden.shape[-1], "tanh", None, init_kernel, hidden.dtype, name="pooler")(hidden[:, 0])
+    return Transform(hidden.shape[-1], "tanh", None, init_kernel, hidden.dtype, name="pooler")(first_token(hidden, segments))
 
 
 def tied_or_own_table(model: nn.Module, params: dict) -> Float[Array, "V E"]:
     """The output embedding, a model's `output_table`: logits are transform(hidden) @ table^T + bias."""
     return params["word"] if model.config.tie_word_embeddings else params["decoder"]["table"]
+
+
+def chosen(hidden: Float[Array, "B T D"], places: Int[Array, "B P"] | None) -> Float[Array, "B P D"]:
+    """The states at some places of every row, where a masked language model's head is to work; None: at all."""
+    if places is None:
+        return hidden
+    return jax.vmap(lambda row, at: row[at])(hidden, places)
 
 
 def vocabulary_logits(

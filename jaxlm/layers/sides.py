@@ -137,12 +137,18 @@ LABELS = ("sequence-classification", "question-answering")  # tasks that read th
 
 
 def label_logits(
-    task: str, config: Any, hidden: Float[Array, "B T D"], tokens: Int[Array, "B S"] | None, key: Array | None
+    task: str,
+    config: Any,
+    hidden: Float[Array, "B T D"],
+    tokens: Int[Array, "B S"] | None,
+    segments: Int[Array, "B S"] | None,
+    key: Array | None,
 ) -> Float[Array, "..."] | None:
     """The heads of BART and mBART over labels; to be called inside the model.
 
-    "sequence-classification": [B, labels] from the decoder's state at each text's last end of sequence. "question-answering": start
-    and end, [B, T, 2]. Others: None. Raises ValueError where the targets cannot be a text's: then no state is at its end.
+    "sequence-classification": [B, labels] from the decoder's state at each text's last end of sequence; of packed rows
+    [B, T, labels]. "question-answering": start and end, [B, T, 2]. Others: None. Raises ValueError where the targets cannot be a
+    text's: then no state is at its end.
     """
     free = {"init_kernel": Normal(config.init_std), "dtype": hidden.dtype}
     if task == "question-answering":
@@ -151,7 +157,7 @@ def label_logits(
         return None
     if tokens is None or tokens.shape != hidden.shape[:2]:
         raise ValueError("sequence-classification reads the decoder where a text ends: give no targets, or as many as tokens")
-    summary = last_token(hidden, tokens == config.eos_token_id)
+    summary = last_token(hidden, tokens == config.eos_token_id, segments)
     return DeepClassifier(config.num_labels, "tanh", config.classifier_dropout, name="classifier", **free)(summary, key)
 
 

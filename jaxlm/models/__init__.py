@@ -9,6 +9,7 @@ is called with tokens, int32 [B, T], and returns an `Output`; the keyword argume
   positions    int32 [B, T], of each token; None: counted over the real tokens
   cache        from `layers.cache.make_cache`: the tokens continue it (decoders)
   key          of dropout; None: no dropout
+  places       int32 [B, P], of the tokens whose logits over the vocabulary are wanted: they are [B, P, V] (encoders)
 
 Encoder-decoders take targets, int32 [B, U], the decoder's inputs (`ops.positions.shift_right`), after the tokens, and
 target_mask, target_segments, target_positions; without targets they encode. `memory`, an earlier `Output.memory`, spares them the
@@ -26,7 +27,7 @@ from typing import Any
 import flax.linen as nn
 import jax.numpy as jnp
 
-from jaxlm.config import Compute
+from jaxlm.config import Compute, Masking
 from jaxlm.errors import ConfigError
 from jaxlm.models.output import Dims
 from jaxlm.overrides import choose
@@ -80,12 +81,15 @@ def family_named(model_type: str) -> ModuleType:
     return importlib.import_module(FAMILIES[choose("model_type", model_type, FAMILIES)][0])
 
 
-def make_model(config: Any, compute: Compute = Compute(), task: str | None = None) -> nn.Module:
+def make_model(config: Any, compute: Compute = Compute(), task: str | None = None, masking: Masking = Masking()) -> nn.Module:
     """The module of a configuration: a value; its parameters come from `init` or from a checkpoint.
 
     Args:
-      task: decides the head; None: the family's first.
+      task: decides the head; None: the family's first. "replaced-tokens" is ELECTRA's generator and discriminator together,
+        of the sizes that `masking` says.
     """
+    if task == "replaced-tokens":
+        return importlib.import_module("jaxlm.models.electra_pair").make_pair(config, compute, masking)
     tasks = family(config).NAMES.architectures
     task = next(iter(tasks)) if task is None else choose(f"the task of {config.model_type}", task, tasks)
     return getattr(family(config), FAMILIES[config.model_type][1])(config, compute, task)

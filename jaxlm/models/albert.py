@@ -14,7 +14,7 @@ from jaxlm.frozen import Frozen
 from jaxlm.layers.block import HIDDEN, Layers
 from jaxlm.layers.blocks import Group, PostBlock
 from jaxlm.layers.embed import check_length, lookup
-from jaxlm.layers.encoder import layer_parts, pool, tied_or_own_table, vocabulary_logits
+from jaxlm.layers.encoder import chosen, layer_parts, pool, tied_or_own_table, vocabulary_logits
 from jaxlm.layers.heads import VOCABULARY, Classifier, EncoderHeads, Transform, as_rows
 from jaxlm.layers.linear import Linear, Normal
 from jaxlm.layers.norm import LayerNorm
@@ -79,7 +79,7 @@ class Albert(nn.Module):
     @nn.compact
     def __call__(
         self, tokens: Ids, *, mask: Flags = None, token_types: Ids = None, segments: Ids = None, positions: Ids = None,
-        cache: Any = None, key: Key = None,
+        cache: Any = None, key: Key = None, places: Ids = None,
     ) -> Output:  # fmt: skip
         """The arguments are every family's (`models/__init__.py`); there is no cache."""
         config, dtype, init = self.config, jnp.dtype(self.compute.dtype), Normal(self.config.initializer_range)
@@ -103,13 +103,13 @@ class Albert(nn.Module):
         params = self.param("layers", layers.init, x)
         hidden, _ = layers.apply(params, x, sight, None, keys[1])
 
-        pooled, relation = pool(self, POOLED, hidden, init), None
+        pooled, relation = pool(self, POOLED, hidden, init, segments), None
         rate = config.hidden_dropout_prob if config.classifier_dropout_prob is None else config.classifier_dropout_prob
         if self.task == "pretraining":
             relation = Classifier(config.num_labels, rate, init_kernel=init, dtype=dtype, name="relation")(pooled, keys[2])
         if self.task in VOCABULARY:
             ln = LayerNorm(config.layer_norm_eps, dtype, parent=None)
-            x = Transform(config.embedding_size, config.hidden_act, ln, init, dtype, name="transform")(hidden)
+            x = Transform(config.embedding_size, config.hidden_act, ln, init, dtype, name="transform")(chosen(hidden, places))
             logits = vocabulary_logits(x, word, config.tie_word_embeddings, init, spare=True)
         else:
             logits = EncoderHeads(config.num_labels, rate, choices, init).logits(self.task, hidden, pooled, keys[2])

@@ -90,7 +90,7 @@ class Bart(nn.Module):
         sight, cache = see_memory(sight, cache, memory, mask, segments, target_segments)
         x = lookup(shared, targets) * scale + lookup(self._table("decoder_position", limit + 2), target_positions + 2)
         hidden, layer_caches = make_side("decoder", config, style, self.compute)(x.astype(self.compute.dtype), sight, cache, keys[1])
-        logits = label_logits(self.task, config, hidden, tokens, keys[2])
+        logits = label_logits(self.task, config, hidden, tokens, segments, keys[2])
         if self.task == "seq2seq-lm":
             table = shared if config.tie_word_embeddings else self._table("lm_head", config.vocab_size, "vocab")
             logits = add_fixed_bias(self, unembed(hidden, table))

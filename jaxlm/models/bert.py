@@ -15,7 +15,7 @@ from jaxlm.layers.block import HIDDEN, Layers
 from jaxlm.layers.blocks import PostBlock
 from jaxlm.layers.cache import layers_of, leave
 from jaxlm.layers.embed import check_length, lookup
-from jaxlm.layers.encoder import either_sight, layer_parts, pool, tied_or_own_table, vocabulary_logits
+from jaxlm.layers.encoder import chosen, either_sight, layer_parts, pool, tied_or_own_table, vocabulary_logits
 from jaxlm.layers.heads import POOLED, VOCABULARY, Classifier, EncoderHeads, Transform, as_rows
 from jaxlm.layers.linear import Normal
 from jaxlm.layers.norm import LayerNorm
@@ -73,7 +73,7 @@ class Bert(nn.Module):
     @nn.compact
     def __call__(
         self, tokens: Ids, *, mask: Flags = None, token_types: Ids = None, segments: Ids = None, positions: Ids = None,
-        cache: Any = None, key: Key = None,
+        cache: Any = None, key: Key = None, places: Ids = None,
     ) -> Output:  # fmt: skip
         """The arguments are every family's (`models/__init__.py`); a cache with `is_decoder` only."""
         config, dtype, init = self.config, jnp.dtype(self.compute.dtype), Normal(self.config.initializer_range)
@@ -93,11 +93,11 @@ class Bert(nn.Module):
         params = self.param("layers", layers.init, x)
         hidden, layer_caches = layers.apply(params, x, sight, layers_of(cache), keys[1])
 
-        pooled = pool(self, POOLED, hidden, init)
+        pooled = pool(self, POOLED, hidden, init, segments)
         relation = Classifier(2, init_kernel=init, dtype=dtype, name="relation")(pooled) if self.task == "pretraining" else None
         if self.task in VOCABULARY:
             ln = LayerNorm(config.layer_norm_eps, dtype, parent=None)
-            x = Transform(config.hidden_size, config.hidden_act, ln, init, dtype, name="transform")(hidden)
+            x = Transform(config.hidden_size, config.hidden_act, ln, init, dtype, name="transform")(chosen(hidden, places))
             logits = vocabulary_logits(x, word, config.tie_word_embeddings, init, spare=True)
         else:
             logits = EncoderHeads(config.num_labels, config.head_dropout, choices, init).logits(self.task, hidden, pooled, keys[2])

@@ -14,8 +14,8 @@ from jaxlm.frozen import Frozen
 from jaxlm.layers.block import HIDDEN, Layers
 from jaxlm.layers.blocks import PostBlock
 from jaxlm.layers.embed import check_length, lookup
-from jaxlm.layers.encoder import layer_parts, tied_or_own_table, vocabulary_logits
-from jaxlm.layers.heads import EncoderHeads, Transform, as_rows
+from jaxlm.layers.encoder import chosen, layer_parts, tied_or_own_table, vocabulary_logits
+from jaxlm.layers.heads import EncoderHeads, Transform, as_rows, first_token
 from jaxlm.layers.linear import Normal
 from jaxlm.layers.norm import LayerNorm
 from jaxlm.layers.sight import encoder_sight, refuse
@@ -65,7 +65,7 @@ class DistilBert(nn.Module):
     @nn.compact
     def __call__(
         self, tokens: Ids, *, mask: Flags = None, token_types: Ids = None, segments: Ids = None, positions: Ids = None,
-        cache: Any = None, key: Key = None,
+        cache: Any = None, key: Key = None, places: Ids = None,
     ) -> Output:  # fmt: skip
         """The arguments are every family's (`models/__init__.py`); there are no token types and no cache."""
         config, dtype, init = self.config, jnp.dtype(self.compute.dtype), Normal(self.config.initializer_range)
@@ -86,11 +86,11 @@ class DistilBert(nn.Module):
 
         pooled, rate = None, config.dropout
         if self.task in ("sequence-classification", "multiple-choice"):
-            pooled = Transform(config.dim, "relu", None, init, dtype, name="pooler")(hidden[:, 0])
+            pooled = Transform(config.dim, "relu", None, init, dtype, name="pooler")(first_token(hidden, segments))
             rate = config.seq_classif_dropout
         if self.task == "masked-lm":
             ln = LayerNorm(EPSILON, dtype, parent=None)
-            x = Transform(config.dim, config.activation, ln, init, dtype, name="transform")(hidden)
+            x = Transform(config.dim, config.activation, ln, init, dtype, name="transform")(chosen(hidden, places))
             logits = vocabulary_logits(x, word, config.tie_word_embeddings, init)
         else:
             heads = EncoderHeads(config.num_labels, rate, choices, init, config.qa_dropout)

@@ -15,8 +15,8 @@ from jaxlm.layers.block import HIDDEN, Layers
 from jaxlm.layers.blocks import PostBlock
 from jaxlm.layers.cache import layers_of, leave
 from jaxlm.layers.embed import check_length, lookup
-from jaxlm.layers.encoder import either_sight, layer_parts, tied_or_own_table, vocabulary_logits
-from jaxlm.layers.heads import Classifier, DeepClassifier, EncoderHeads, Transform, as_rows
+from jaxlm.layers.encoder import chosen, either_sight, layer_parts, tied_or_own_table, vocabulary_logits
+from jaxlm.layers.heads import Classifier, DeepClassifier, EncoderHeads, Transform, as_rows, first_token
 from jaxlm.layers.linear import Linear, Normal
 from jaxlm.layers.norm import LayerNorm
 from jaxlm.models import bert
@@ -69,7 +69,7 @@ class Electra(nn.Module):
     @nn.compact
     def __call__(
         self, tokens: Ids, *, mask: Flags = None, token_types: Ids = None, segments: Ids = None, positions: Ids = None,
-        cache: Any = None, key: Key = None,
+        cache: Any = None, key: Key = None, places: Ids = None,
     ) -> Output:  # fmt: skip
         """The arguments are every family's (`models/__init__.py`); a cache with `is_decoder` only."""
         config, dtype, init = self.config, jnp.dtype(self.compute.dtype), Normal(self.config.initializer_range)
@@ -93,25 +93,28 @@ class Electra(nn.Module):
 
         if self.task in ("masked-lm", "causal-lm"):
             ln = LayerNorm(config.layer_norm_eps, dtype, parent=None)
-            x = Transform(config.embedding_size, "gelu", ln, init, dtype, name="transform")(hidden)
+            x = Transform(config.embedding_size, "gelu", ln, init, dtype, name="transform")(chosen(hidden, places))
             logits = vocabulary_logits(x, word, config.tie_word_embeddings, init)
         else:
-            logits = self._labels(hidden, choices, {"init_kernel": init, "dtype": dtype}, keys[2])
+            logits = self._labels(hidden, segments, choices, {"init_kernel": init, "dtype": dtype}, keys[2])
         return Output(hidden, logits, cache=leave(cache, layer_caches, tokens.shape[1]))
 
-    def _labels(self, hidden, choices, free, key):
+    def _labels(self, hidden, segments, choices, free, key):
         """The logits of the tasks that are not over the vocabulary."""
         config = self.config
         match self.task:
             case "pretraining":
                 return DeepClassifier(1, config.hidden_act, name="discriminator", **free)(hidden)[..., 0]
             case "sequence-classification":
-                return DeepClassifier(config.num_labels, "gelu", config.head_dropout, name="sequence", **free)(hidden[:, 0], key)
+                return DeepClassifier(config.num_labels, "gelu", config.head_dropout, name="sequence", **free)(
+                    first_token(hidden, segments), key
+                )
             case "multiple-choice":
                 choose("summary_type", config.summary_type, ("first",))
                 summary = Transform(config.hidden_size, config.summary_activation or "linear", name="summary", **free)
-                x = dropout(summary(hidden[:, 0]), config.summary_last_dropout, key, ("batch", None))
-                return Classifier(1, name="classifier", **free)(x).reshape(choices)
+                x = summary(first_token(hidden, segments))
+                x = dropout(x, config.summary_last_dropout, key, ("batch", *[None] * (x.ndim - 1)))
+                return Classifier(1, name="classifier", **free)(x).reshape(choices if x.ndim == 2 else x.shape[:2])
         return EncoderHeads(config.num_labels, config.head_dropout, choices, free["init_kernel"]).logits(self.task, hidden, None, key)
 
 

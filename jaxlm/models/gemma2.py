@@ -113,7 +113,7 @@ class Gemma2(nn.Module):
         if self.task == "causal-lm":
             logits = unembed(hidden, table, self.softcap)
         else:
-            logits = decoder_logits(self.task, hidden, table, config.num_labels, mask, dtype)
+            logits = decoder_logits(self.task, hidden, table, config.num_labels, mask, segments)
         return Output(hidden, logits, cache=leave(cache, layer_caches, tokens.shape[1]))
 
     def output_table(self, params: dict) -> Float[Array, "V D"]:

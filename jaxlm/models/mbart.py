@@ -10,6 +10,7 @@ from jaxtyping import Array, Float
 from jaxlm.config import Compute
 from jaxlm.layers.cache import leave
 from jaxlm.layers.embed import check_length, lookup, unembed
+from jaxlm.layers.heads import last_token
 from jaxlm.layers.linear import Normal
 from jaxlm.layers.sides import LABELS, Style, add_fixed_bias, label_logits, make_side, see_memory
 from jaxlm.layers.sight import decoder_sight, encoder_sight, refuse
@@ -18,7 +19,7 @@ from jaxlm.models.bart import SETTINGS, dims  # noqa: F401 (a family has SETTING
 from jaxlm.models.names import classes
 from jaxlm.models.output import Flags, Ids, Key, Output
 from jaxlm.ops.dropout import split
-from jaxlm.ops.positions import shift_right
+from jaxlm.ops.positions import from_segments, shift_right
 
 
 @dataclasses.dataclass(frozen=True)
@@ -58,8 +59,7 @@ class MBart(nn.Module):
         refuse("mbart", token_types=token_types)
         refuse("mbart without targets", cache=None if targets is not None else cache)
         if targets is None and self.task in LABELS:
-            refuse("mbart without targets", segments=segments)
-            targets, target_mask, target_positions = _language_first(tokens, mask), mask, positions
+            targets, target_mask, target_segments, target_positions = _language_first(tokens, mask, segments), mask, segments, positions
         shared = self._table("shared", config.vocab_size, "vocab")
         scale = config.d_model**0.5 if config.scale_embedding else 1.0
         style = Style(True, ln_in=True, ln_out=True, init_attention=Normal(config.init_std), init_mlp=Normal(config.init_std))
@@ -76,7 +76,7 @@ class MBart(nn.Module):
         sight, cache = see_memory(sight, cache, memory, mask, segments, target_segments)
         x = lookup(shared, targets) * scale + lookup(self._table("decoder_position", limit + 2), target_positions + 2)
         hidden, layer_caches = make_side("decoder", config, style, self.compute)(x.astype(self.compute.dtype), sight, cache, keys[1])
-        logits = label_logits(self.task, config, hidden, tokens, keys[2])
+        logits = label_logits(self.task, config, hidden, tokens, segments, keys[2])
         if self.task == "seq2seq-lm":
             table = shared if config.tie_word_embeddings else self._table("lm_head", config.vocab_size, "vocab")
             logits = add_fixed_bias(self, unembed(hidden, table))
@@ -90,12 +90,11 @@ class MBart(nn.Module):
         return self.param(name, Normal(self.config.init_std), (rows, self.config.d_model), jnp.float32, (axis, "embed"))
 
 
-def _language_first(tokens, mask):
+def _language_first(tokens, mask, segments):
     """The text as targets: its last token, which names the language, comes first."""
-    places = jnp.arange(tokens.shape[1])[None]
-    last = places.max(1) if mask is None else jnp.where(mask, places, -1).max(1)
-    start = jnp.where(places == last[:, None], tokens, 0).sum(1, keepdims=True)
-    return shift_right(tokens, start, jnp.ones_like(tokens) if mask is None else mask)
+    texts = segments if segments is not None else jnp.ones_like(tokens) if mask is None else mask.astype(jnp.int32)
+    last = last_token(tokens[..., None].astype(jnp.float32), None, texts)[..., 0].astype(tokens.dtype)
+    return jnp.where(from_segments(texts) == 0, last, shift_right(tokens, 0))
 
 
 NAMES = dataclasses.replace(

@@ -11,7 +11,7 @@ from jaxlm.frozen import Frozen
 from jaxlm.layers.attention import Attention
 from jaxlm.layers.block import HIDDEN, Block, Layers
 from jaxlm.layers.embed import lookup
-from jaxlm.layers.encoder import tied_or_own_table, vocabulary_logits
+from jaxlm.layers.encoder import chosen, tied_or_own_table, vocabulary_logits
 from jaxlm.layers.heads import EncoderHeads, Transform, as_rows, summary
 from jaxlm.layers.linear import Truncated
 from jaxlm.layers.mlp import GatedMlp
@@ -81,7 +81,7 @@ class ModernBert(nn.Module):
     @nn.compact
     def __call__(
         self, tokens: Ids, *, mask: Flags = None, token_types: Ids = None, segments: Ids = None, positions: Ids = None,
-        cache: Any = None, key: Key = None,
+        cache: Any = None, key: Key = None, places: Ids = None,
     ) -> Output:  # fmt: skip
         """The arguments are every family's (`models/__init__.py`); there are no token types and no cache."""
         config, dtype = self.config, jnp.dtype(self.compute.dtype)
@@ -108,9 +108,14 @@ class ModernBert(nn.Module):
 
         if self.task == "features":
             return Output(hidden)
-        pooled = summary(hidden, mask, config.classifier_pooling) if self.task in ("sequence-classification", "multiple-choice") else None
+        pooled = (
+            summary(hidden, mask, config.classifier_pooling, segments)
+            if self.task in ("sequence-classification", "multiple-choice")
+            else None
+        )
         parts = ln(parent=None), into, dtype, config.classifier_bias
-        x = Transform(config.hidden_size, config.classifier_activation, *parts, name="head")(hidden if pooled is None else pooled)
+        head = Transform(config.hidden_size, config.classifier_activation, *parts, name="head")
+        x = head(chosen(hidden, places) if pooled is None else pooled)
         if self.task == "masked-lm":
             return Output(hidden, vocabulary_logits(x, word, config.tie_word_embeddings, into, config.decoder_bias))
         final, rate = Truncated(config.hidden_size**-0.5, config.initializer_cutoff_factor), config.classifier_dropout

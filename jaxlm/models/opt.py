@@ -98,7 +98,7 @@ class OPT(nn.Module):
 
         if not config.tie_word_embeddings and self.task == "causal-lm":
             table = self.param("lm_head", normal, table.shape, jnp.float32, ("vocab", "embed"))
-        logits = decoder_logits(self.task, hidden, table, config.num_labels, mask, dtype)
+        logits = decoder_logits(self.task, hidden, table, config.num_labels, mask, segments)
         return Output(hidden, logits, cache=leave(cache, layer_caches, tokens.shape[1]))
 
     def output_table(self, params: dict) -> Float[Array, "V E"]:

@@ -15,8 +15,8 @@ from jaxlm.layers.block import HIDDEN, Layers
 from jaxlm.layers.blocks import PostBlock
 from jaxlm.layers.cache import layers_of, leave
 from jaxlm.layers.embed import check_length, lookup
-from jaxlm.layers.encoder import either_sight, layer_parts, pool, tied_or_own_table, vocabulary_logits
-from jaxlm.layers.heads import VOCABULARY, DeepClassifier, EncoderHeads, Transform, as_rows
+from jaxlm.layers.encoder import chosen, either_sight, layer_parts, pool, tied_or_own_table, vocabulary_logits
+from jaxlm.layers.heads import VOCABULARY, DeepClassifier, EncoderHeads, Transform, as_rows, first_token
 from jaxlm.layers.linear import Normal
 from jaxlm.layers.norm import LayerNorm
 from jaxlm.models import bert
@@ -56,7 +56,7 @@ class Roberta(nn.Module):
     @nn.compact
     def __call__(
         self, tokens: Ids, *, mask: Flags = None, token_types: Ids = None, segments: Ids = None, positions: Ids = None,
-        cache: Any = None, key: Key = None,
+        cache: Any = None, key: Key = None, places: Ids = None,
     ) -> Output:  # fmt: skip
         """The arguments are every family's (`models/__init__.py`); a cache with `is_decoder` only."""
         config, dtype, init = self.config, jnp.dtype(self.compute.dtype), Normal(self.config.initializer_range)
@@ -80,14 +80,14 @@ class Roberta(nn.Module):
         params = self.param("layers", layers.init, x)
         hidden, layer_caches = layers.apply(params, x, sight, layers_of(cache), keys[1])
 
-        pooled = pool(self, ("features", "multiple-choice"), hidden, init)
+        pooled = pool(self, ("features", "multiple-choice"), hidden, init, segments)
         if self.task in VOCABULARY:
             ln = LayerNorm(config.layer_norm_eps, dtype, parent=None)
-            x = Transform(config.hidden_size, "gelu", ln, init, dtype, name="transform")(hidden)
+            x = Transform(config.hidden_size, "gelu", ln, init, dtype, name="transform")(chosen(hidden, places))
             logits = vocabulary_logits(x, word, config.tie_word_embeddings, init, spare=True)
         elif self.task == "sequence-classification":
             head = DeepClassifier(config.num_labels, "tanh", config.head_dropout, init, dtype, name="sequence")
-            logits = head(hidden[:, 0], keys[2])
+            logits = head(first_token(hidden, segments), keys[2])
         else:
             rate = config.hidden_dropout_prob if self.task == "multiple-choice" else config.head_dropout
             logits = EncoderHeads(config.num_labels, rate, choices, init).logits(self.task, hidden, pooled, keys[2])

@@ -11,6 +11,8 @@ from jaxtyping import Array, Float, Int
 
 from jaxlm.sharding import replicate, spec
 
+MASKED = -1e30  # a score whose exponential is 0 beside any other, and whose gradient is finite
+
 
 def token_cross_entropy(
     hidden: Float[Array, "B T D"],
@@ -147,11 +149,32 @@ def plain_cross_entropy(
 ) -> tuple[Float[Array, ""], Float[Array, ""]]:
     """The textbook form of `token_cross_entropy` on whole logits: its reference, and the loss where logits are no mere product."""
     logits = logits.astype(jnp.float32)
-    log_p = replicate(jax.nn.log_softmax(logits))
-    picked = jnp.take_along_axis(log_p, labels[..., None], -1, mode="clip")[..., 0]
-    loss = -(1 - label_smoothing) * picked
+    normalizer = jax.nn.logsumexp(logits, axis=-1)
+    # A search, not an index: it leaves the logits where they are, on a mesh too, and its gradient is no scatter.
+    picked = jnp.where(jnp.arange(logits.shape[-1]) == labels[..., None], logits, 0).sum(-1)
+    loss = normalizer - (1 - label_smoothing) * picked
     if label_smoothing:
-        loss = loss - label_smoothing * log_p.mean(-1)
+        loss = loss - label_smoothing * logits.mean(-1)
     if z_loss:
-        loss = loss + z_loss * jax.nn.logsumexp(logits, axis=-1) ** 2
+        loss = loss + z_loss * normalizer**2
     return (loss * _checked(labels, weights, logits.shape[-1])).sum(), weights.sum()
+
+
+def group_cross_entropy(
+    scores: Float[Array, "B T"], groups: Int[Array, "B T"], candidates: Float[Array, "B T"], targets: Float[Array, "B T"]
+) -> tuple[Float[Array, ""], Float[Array, ""]]:
+    """Cross-entropy of the target tokens, each among the candidates of its own group: the choice of one place out of several.
+
+    loss[t] = log sum exp scores[s] - scores[t], the sum over the candidates s of t's group in t's row
+
+    Args:
+      groups: number of the group that a token belongs to; groups do not reach over rows.
+      candidates, targets: 1 or 0; a target is a candidate.
+
+    Returns:
+      The sum over the targets in nats, and their number.
+    """
+    scores = scores.astype(jnp.float32)
+    among = (groups[:, :, None] == groups[:, None, :]) & (candidates[:, None, :] > 0)
+    normalizer = jax.nn.logsumexp(jnp.where(among, scores[:, None, :], MASKED), axis=-1)
+    return ((normalizer - scores) * targets).sum(), targets.sum().astype(jnp.float32)

@@ -10,26 +10,30 @@ import numpy as np
 
 from jaxlm import sharding
 from jaxlm.models import dims, make_model
+from jaxlm.planning.blank import blank_batch
 from jaxlm.planning.flops import FORMULA, peak_flops, training_flops
 from jaxlm.planning.memory import Memory, device_limit, estimate, human, residual_bytes
 from jaxlm.training.report import Rates
+from jaxlm.training.step import best_params
+from jaxlm.training.tuning import paths, updated
 
 
 def print_banner(problem: Any, stores: list, held: list, say: Any) -> Rates:
     """Say what the run is and what it will need; returns what turns tokens into FLOP/s."""
-    run, params = problem.run, problem.abstract["params"]
-    say("\n".join(parameter_lines(params)))
+    run = problem.run
+    say("\n".join(model_lines(problem)))
     say("\n".join(memory_lines(plan_memory(problem))))
-    rates = Rates(training_flops(problem.model, params, run.data.sequence_length), *peak_flops(run.compute.dtype))
+    rates = Rates(token_flops(problem), *peak_flops(run.compute.dtype))
     say(
         f"FLOPs: {rates.flops_per_token / 1e6:,.1f} million a token ({FORMULA}); peak {rates.peak / 1e12:.3g} TFLOP/s ({rates.peak_source})"
     )
     tokens, texts = sum(store.tokens for store in stores), sum(len(store.lengths) for store in stores)
     outside = sum(store.tokens for store in held)
     batch = run.batch_size * run.data.sequence_length
+    unit = "examples" if problem.task.RECORDS else "documents"
     say(
-        f"data: {texts:,} documents of {tokens:,} tokens to train on, {outside:,} tokens held out; {batch:,} tokens a batch, "
-        f"{run.steps:,} steps, {run.steps * batch / max(tokens, 1):.2f} epochs"
+        f"data: {texts:,} {unit} of {tokens:,} tokens to train on, {outside:,} tokens held out; {batch:,} tokens a batch, "
+        f"{run.steps:,} steps, {run.epochs or run.steps * batch / max(tokens, 1):.2f} epochs"
     )
     return rates
 
@@ -39,9 +43,8 @@ def plan_memory(problem: Any) -> Memory:
     run, length = problem.run, problem.run.data.sequence_length
     rows = run.batch_size // run.accumulate
     with sharding.use(problem.mesh):
-        batch = jax.eval_shape(lambda: _zeros(rows, length, run.data.packing == "documents"))
-        parts = sharding.mesh_size(problem.mesh, "batch")
-        logits = (rows // parts * (run.loss.chunk or length), run.model.vocab_size // sharding.mesh_size(problem.mesh, "vocab"))
+        batch = jax.eval_shape(lambda: _placed(blank_batch(run, rows, length)))
+        logits = _logits(problem, batch)
         memory = estimate(problem.loss, problem.abstract, batch, logits)
         return dataclasses.replace(memory, recomputed=_recomputed(problem, batch, memory.activations))
 
@@ -51,17 +54,48 @@ def _recomputed(problem: Any, batch: dict[str, Any], kept: int) -> int:
     run = problem.run
     if run.compute.remat == "none":
         return 0
-    model = make_model(run.model, dataclasses.replace(run.compute, remat="none"), run.task)
+    model = make_model(run.model, dataclasses.replace(run.compute, remat="none"), problem.model.task)
     loss = lambda params, batch, key: problem.task.loss(model, params, batch, key, run.loss)
     layers = dims(run.model).layers
-    return (residual_bytes(loss, problem.abstract["params"], batch) - kept) // layers
+    return (residual_bytes(loss, problem.abstract, batch) - kept) // layers
 
 
-def _zeros(rows: int, length: int, packed: bool) -> dict[str, jax.Array]:
-    layout = sharding.spec("batch", None)
-    ids = jnp.zeros((rows, length), jnp.int32, out_sharding=layout)
-    batch = {"tokens": ids, "targets": ids, "weights": jnp.zeros((rows, length), jnp.float32, out_sharding=layout)}
-    return {**batch, "segments": ids} if packed else batch
+def _logits(problem: Any, batch: dict[str, Any]) -> tuple[int, int]:
+    """Rows of logits that exist at once on a device, and their classes."""
+    run, parts = problem.run, sharding.mesh_size(problem.mesh, "batch")
+    rows, length = batch.get("places", batch["tokens"]).shape
+    if problem.task.RECORDS:
+        return rows // parts * length, getattr(run.model, "num_labels", 2)
+    return rows // parts * (run.loss.chunk or length), run.model.vocab_size // sharding.mesh_size(problem.mesh, "vocab")
+
+
+def _placed(batch: dict[str, Any]) -> dict[str, jax.Array]:
+    zeros = lambda array: jnp.zeros(array.shape, array.dtype, out_sharding=sharding.spec("batch", *[None] * (array.ndim - 1)))
+    return {name: zeros(array) for name, array in batch.items()}
+
+
+def token_flops(problem: Any) -> float:
+    """FLOPs of a training step for one token; what is frozen gets no gradient."""
+    params, state = whole_shapes(problem), problem.abstract
+    fixed = paths(state.get("frozen")).keys() - updated(state["params"])
+    return training_flops(problem.model, params, problem.run.data.sequence_length, fixed)
+
+
+def whole_shapes(problem: Any) -> Any:
+    """The shapes of the whole model, of trained and frozen parameters together."""
+    with sharding.use(problem.mesh):
+        return jax.eval_shape(best_params, problem.abstract)
+
+
+def model_lines(problem: Any) -> list[str]:
+    """The table of the parameters, and how many of them are trained where that is not all."""
+    lines, state = parameter_lines(whole_shapes(problem)), problem.abstract
+    if "frozen" not in state:
+        return lines
+    count = lambda tree: sum(leaf.size for leaf in jax.tree.leaves(tree))
+    trained, low_rank = count(state["params"]), count(state["params"].get("lora"))
+    share = trained / (trained + count(state["frozen"]))
+    return [*lines, f"  trained: {trained:,} ({share:.2%})" + (f", {low_rank:,} of them low-rank updates" if low_rank else "")]
 
 
 def parameter_lines(params: Any) -> list[str]:

@@ -1,14 +1,19 @@
 """Floating-point operations of a training step, and the peak they are compared with."""
 
 import time
+from collections.abc import Collection
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 
 from jaxlm.models import dims
+from jaxlm.training.tuning import paths
 
-FORMULA = "6 N + 12 L D T a token, N = parameters that are multiplied (kernels and the output embedding), full attention"
+FORMULA = (
+    "6 N + 12 L D T a token, N = parameters that are multiplied (kernels and the output embedding; frozen ones count 4), full attention"
+)
+WORDS = ("causal-lm", "masked-lm", "pretraining", "seq2seq-lm")  # tasks that multiply with the output embedding
 
 # Dense peak of a device in bfloat16, FLOP/s, from the makers' data sheets: a prefix of jax's device_kind -> peak.
 PEAKS = {
@@ -23,17 +28,21 @@ PEAKS = {
 }
 
 
-def training_flops(model: Any, params: Any, length: int) -> float:
+def training_flops(model: Any, params: Any, length: int, fixed: Collection[str] = ()) -> float:
     """FLOPs of forward and backward pass for one token of a row of `length` (Kaplan et al. 2020, section 2.1).
 
     Args:
-      params: the parameters or their shapes.
+      params: the whole model's parameters or their shapes.
+      fixed: paths of those that get no gradient, which is a third of the work.
     """
-    kernels = [leaf for path, leaf in jax.tree_util.tree_leaves_with_path(params) if path[-1].key == "kernel"]
-    table = model.output_table(params)
-    multiplied = sum(leaf.size for leaf in kernels) + table.size
-    layers = dims(model.config).layers
-    return 6.0 * multiplied + 12.0 * layers * table.shape[1] * length
+    leaves = paths(params)
+    sizes = {path: leaf.size for path, leaf in leaves.items() if path.rpartition("/")[2] == "kernel"}
+    if model.task in WORDS:
+        table = model.output_table(params)
+        sizes[next(path for path, leaf in leaves.items() if leaf is table)] = table.size
+    known = dims(model.config)
+    multiplied = sum((4.0 if path in fixed else 6.0) * size for path, size in sizes.items())
+    return multiplied + 12.0 * known.layers * known.embed * length
 
 
 def peak_flops(dtype: str) -> tuple[float, str]:

@@ -13,6 +13,8 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import PartitionSpec
 
+from jaxlm.training.tuning import assemble, paths, updated
+
 
 @dataclasses.dataclass(frozen=True)
 class Memory:
@@ -36,23 +38,29 @@ def estimate(loss: Any, state: dict[str, Any], batch: dict[str, jax.ShapeDtypeSt
     """The memory of one step.
 
     Args:
-      loss: (params, batch, key) -> (sum, weight).
-      state: abstract training state; its leaves carry their sharding where there is a mesh.
+      loss: (the whole model's params, batch, key) -> (sum, weight).
+      state: abstract training state; its leaves carry their sharding where there is a mesh. Frozen parameters have neither
+        gradient nor optimizer state.
       batch: abstract micro-batch, as it lies on the mesh.
       logits: rows of logits that exist at once, and the vocabulary: the loss keeps them and their gradient in float32.
     """
-    parameters = sum(map(device_bytes, jax.tree.leaves(state["params"])))
-    kept = sum(map(device_bytes, jax.tree.leaves({k: v for k, v in state.items() if k != "params"})))
+    size = lambda tree: sum(map(device_bytes, jax.tree.leaves(tree)))
+    trained, frozen = size(state["params"]), size(state.get("frozen"))
+    kept = size({name: part for name, part in state.items() if name not in ("params", "frozen")})
     rows, vocabulary = logits
-    return Memory(parameters, parameters, kept, residual_bytes(loss, state["params"], batch), 2 * 4 * rows * vocabulary)
+    return Memory(trained + frozen, trained, kept, residual_bytes(loss, state, batch), 2 * 4 * rows * vocabulary)
 
 
-def residual_bytes(loss: Any, params: Any, batch: Any) -> int:
-    """Bytes that the forward pass keeps for the backward pass, beside the parameters and the batch."""
-    key = jax.eval_shape(lambda: jax.random.key(0))
-    pullback = jax.eval_shape(lambda p, b, k: jax.vjp(lambda p: loss(p, b, k)[0], p)[1], params, batch, key)
-    kept = jax.tree.leaves(pullback)
-    given = collections.Counter((leaf.shape, leaf.dtype) for leaf in jax.tree.leaves((params, batch)))
+def residual_bytes(loss: Any, state: dict[str, Any], batch: Any) -> int:
+    """Bytes that the forward pass keeps for the backward pass, beside the parameters and the batch.
+
+    With low-rank updates these are the updated matrices too, of which there is a second copy during a step.
+    """
+    key, params, frozen = jax.eval_shape(lambda: jax.random.key(0)), state["params"], state.get("frozen")
+    backward = lambda p, f, b, k: jax.vjp(lambda p: loss(assemble(p, f), b, k)[0], p)[1]
+    kept = jax.tree.leaves(jax.eval_shape(backward, params, frozen, batch, key))
+    there = [leaf for path, leaf in paths(frozen).items() if path not in updated(params)]
+    given = collections.Counter((leaf.shape, leaf.dtype) for leaf in (*jax.tree.leaves((params, batch)), *there))
     total = 0
     for leaf in kept:
         if given[leaf.shape, leaf.dtype] > 0:  # an argument itself, handed on

@@ -9,11 +9,12 @@ from jaxlm.config import Loss
 from jaxlm.ops.losses import plain_cross_entropy, token_cross_entropy
 from jaxlm.sharding import gather
 
+RECORDS, ROWS = False, "next"
 Batch = dict[str, Array]
 
 
-def features(rows: dict[str, Any]) -> dict[str, Any]:
-    """Rows of the store are examples as they are: tokens, targets, weights, and segments if packed; each [B, T]."""
+def features(rows: dict[str, Any], vocabulary: Any = None, draws: Any = None, options: Any = None) -> dict[str, Any]:
+    """Rows of the store are examples as they are: tokens, targets, weights, and segments if packed; each [B, T]. No noise is drawn."""
     return rows
 
 

@@ -12,7 +12,7 @@ from typing import Any
 import jax
 
 from jaxlm.config import Run
-from jaxlm.errors import DivergenceError, Stopped
+from jaxlm.errors import ConfigError, DivergenceError, Stopped
 from jaxlm.training.trace import Trace
 
 PATIENCE_FOR_NAN = 5  # different batches in a row whose loss or gradient is not finite
@@ -24,8 +24,8 @@ class Parts:
 
     step: Callable[[Any, Any], tuple[Any, dict[str, jax.Array]]]
     batches: Callable[[int], Iterator[Any]]  # first step -> batches on their devices
-    evaluate: Callable[[Any], dict[str, float]]  # state -> validation metrics; "loss" decides which is best
-    save: Callable[..., None]  # (step, state, best=loss or None, block=bool)
+    evaluate: Callable[[Any], dict[str, float]]  # state -> validation metrics; `evaluation.best` names the one that decides
+    save: Callable[..., None]  # (step, state, best=its cost or None, block=bool)
     check: Callable[[], None]  # raises what went wrong in the background
     stop: Callable[[int], bool]
     describe: Callable[[int], str]  # step -> what its batch was
@@ -36,9 +36,10 @@ def fit(state: Any, run: Run, parts: Parts, best: tuple[int, float] | None = Non
     """Train until `run.steps` batches are consumed, or no evaluation is better any more; returns the last state, saved.
 
     Args:
-      best: step and validation loss of the best checkpoint so far.
+      best: step and cost of the best checkpoint so far: its validation loss, or what `cost` makes of another metric.
 
     Raises:
+      ConfigError: `evaluation.best` is no metric of this task.
       Stopped: asked to stop; the state is saved.
       DivergenceError: five batches in a row were not finite.
     """
@@ -56,12 +57,12 @@ def fit(state: Any, run: Run, parts: Parts, best: tuple[int, float] | None = Non
             if evaluating or stopping or number % run.checkpoint.every == 0:
                 pending = _settle(pending, parts)
                 with parts.report.paused():
-                    best, improved = _evaluate(number, state, parts, best) if evaluating else (best, None)
+                    best, improved = _evaluate(number, state, parts, run, best) if evaluating else (best, None)
                     worn = worn_out(number, run, best)
                     if improved is not None or worn or last or stopping or number % run.checkpoint.every == 0:
                         parts.save(number, state, best=improved, block=worn or last or stopping)
                 if worn and not last:
-                    parts.report.note(f"no better validation loss since step {best[0]}: stopped early at step {number}")
+                    parts.report.note(f"no better validation {run.evaluation.best} since step {best[0]}: stopped early at step {number}")
                     return state
                 if stopping and not last:
                     raise Stopped(f"stopped and saved at step {number} of {run.steps}: the same command goes on")
@@ -92,10 +93,26 @@ def _settle(pending: tuple[int, dict] | None, parts: Parts) -> None:
         )
 
 
-def _evaluate(number: int, state: Any, parts: Parts, best: tuple[int, float] | None):
+def _evaluate(number: int, state: Any, parts: Parts, run: Run, best: tuple[int, float] | None):
     begun = time.perf_counter()
     values = parts.evaluate(state)
     parts.report.evaluation(number, values, time.perf_counter() - begun)
-    loss = values.get("loss", math.nan)
-    improved = math.isfinite(loss) and (best is None or loss < best[1])
-    return ((number, loss), loss) if improved else (best, None)
+    now = cost(run.evaluation.best, values)
+    improved = math.isfinite(now) and (best is None or now < best[1])
+    return ((number, now), now) if improved else (best, None)
+
+
+LESS_IS_BETTER = ("loss", "perplexity", "bits_per_byte", "brier")
+
+
+def cost(name: str, values: dict[str, float]) -> float:
+    """A metric as a number of which less is better: itself, or negated; NaN where nothing was evaluated.
+
+    >>> cost("accuracy", {"loss": 0.5, "accuracy": 0.75})
+    -0.75
+    """
+    if not values:
+        return math.nan
+    if name not in values:
+        raise ConfigError(f"evaluation.best={name!r} is no metric of this run: it has {', '.join(values)}")
+    return values[name] if name in LESS_IS_BETTER or name.endswith(("_error", "_loss")) else -values[name]

@@ -100,10 +100,15 @@ def _matrix(path: tuple, leaf: jax.Array) -> optax.contrib.MuonDimensionNumbers 
     names = [entry.key for entry in path]
     if names[-1] != "kernel":
         return None
-    first = 1 if "stacked" in names else 0  # a leading layer axis is a batch of matrices
-    axes = tuple(range(first, leaf.ndim))
-    inputs = len(axes) - 1 if names[-2] == "o" else 1  # heads and head size come in together
+    lead, inputs = kernel_axes(names, leaf.ndim)
+    axes = tuple(range(lead, leaf.ndim))
     return optax.contrib.MuonDimensionNumbers(axes[:inputs], axes[inputs:])
+
+
+def kernel_axes(names: list[str], rank: int) -> tuple[int, int]:
+    """How many leading axes of a kernel number layers, which are a batch of matrices, and how many of the next are inputs."""
+    lead = 1 if "stacked" in names else 0
+    return lead, rank - lead - 1 if names[-2] == "o" else 1  # heads and head size come in together
 
 
 OPTIMIZERS = {

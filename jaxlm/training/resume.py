@@ -1,5 +1,6 @@
 """Going on from a checkpoint: the same run, maybe on another mesh, in another layer layout, with more steps."""
 
+import contextlib
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -8,9 +9,10 @@ from typing import Any
 import jax
 
 from jaxlm import config, sharding
+from jaxlm.atomic import write_atomically
 from jaxlm.config import Run
 from jaxlm.errors import CheckpointError, ConfigError
-from jaxlm.training import checkpoint
+from jaxlm.training import checkpoint, manifest
 from jaxlm.training.step import init_state
 
 DIGESTS = ("tokenizer_digest", "data_digest")  # of config.json, beside the keys of the run
@@ -44,9 +46,30 @@ def resolved_config(run: Run, tokenizer: Any, data_digest: str) -> dict[str, Any
     return {**config.to_dict(run), **dict(zip(DIGESTS, (tokenizer.digest, data_digest), strict=True))}
 
 
+def keep_files(run: Run, tokenizer: Any, data_digest: str, owner: bool) -> dict[str, Path | bytes]:
+    """What a checkpoint holds beside the state; the `owner` of the run directory writes it there too."""
+    content = json.dumps(resolved_config(run, tokenizer, data_digest), indent=1).encode()
+    if owner:
+        tokenizer.save(Path(run.workdir) / "tokenizer")
+        write_atomically(Path(run.workdir) / "config.json", content)
+    return {"config.json": content, "tokenizer": Path(run.workdir) / "tokenizer"}
+
+
 def stored_config(directory: Path) -> dict[str, Any]:
     """The config.json of a checkpoint."""
     return json.loads(checkpoint.read_file(directory, "config.json"))
+
+
+def trained_beside_lora(workdir: str) -> set[str] | None:
+    """The paths that a run with low-rank updates trains beside them, from its newest checkpoint; None before the first.
+
+    So that a run goes on without the pretrained model that it has started from.
+    """
+    for step in reversed(manifest.checkpoint_steps(workdir)):
+        with contextlib.suppress(CheckpointError):
+            names = (name.partition("/") for name in checkpoint.leaves(manifest.folder(workdir) / str(step)))
+            return {path for top, _, path in names if top == "params" and not path.startswith("lora/")}
+    return None
 
 
 def restore_state(problem: Any, newest: Path, layouts: dict[str, Callable[[Any], Any]]) -> Any:
@@ -61,7 +84,8 @@ def restore_state(problem: Any, newest: Path, layouts: dict[str, Callable[[Any],
     convert, back = layouts[problem.run.compute.layout], layouts[old]
     with sharding.use(problem.mesh):
         target = jax.eval_shape(back, problem.abstract)
-        rebuilt = jax.eval_shape(lambda params: init_state(params, problem.rule, problem.run.optimizer.ema), target["params"])
+        again = lambda params, frozen: init_state(params, problem.rule, problem.run.optimizer.ema, frozen)
+        rebuilt = jax.eval_shape(again, target["params"], target.get("frozen"))
         _check_convertible(target, rebuilt, old, problem.run.compute.layout)
         return jax.jit(convert)(checkpoint.restore(newest, target, problem.mesh))
 

@@ -21,8 +21,8 @@ def tell(run: Run, samples: list[str], compress: Callable[[], tuple[float, float
     validated = [row for row in rows if row.get("validation_loss") is not None]
     if validated:
         last = validated[-1]
-        loss, perplexity = last["validation_loss"], last["validation_perplexity"]
-        print(f"\nvalidation at step {last['step']}: loss {loss:.4f} nats a token, perplexity {perplexity:.2f}")
+        named = [(name.removeprefix("validation_"), value) for name, value in last.items() if name.startswith("validation_")]
+        print(f"\nvalidation at step {last['step']}: {', '.join(f'{name} {value:.4f}' for name, value in named if value is not None)}")
         if "validation_bits_per_byte" in last:
             print("\n".join(compression_lines(validated, *compress())))
     for number, text in enumerate(samples, 1):
@@ -34,12 +34,13 @@ def tell(run: Run, samples: list[str], compress: Callable[[], tuple[float, float
 
 def next_commands(run: Run, arguments: list[str]) -> list[str]:
     """What to type after a run."""
-    same = shlex.join(argument for argument in arguments if not argument.startswith("steps="))
-    lines = [
-        f'python -m jaxlm.generate {shlex.quote(run.workdir)} --prompt "def "',
-        f"python -m jaxlm.train {f'{same} ' if same else ''}steps={2 * run.steps}    (goes on from here)",
-    ]
-    return lines + [f"tensorboard --logdir {shlex.quote(run.workdir)}/tensorboard"] * run.logging.tensorboard
+    kept = [argument for argument in arguments if not argument.startswith(("steps=", "epochs="))]
+    longer = f"steps={2 * run.steps}" if run.epochs is None else f"epochs={2 * run.epochs:g}"
+    where = shlex.quote(run.workdir)
+    use = {"causal-lm": [f'python -m jaxlm.generate {where} --prompt "def "']}
+    lines = use.get(run.task, [f"python -m jaxlm.evaluate {where}", f"python -m jaxlm.predict {where} < lines.txt"])
+    lines = [*lines, f"python -m jaxlm.train {shlex.join([*kept, longer])}    (goes on from here)"]
+    return lines + [f"tensorboard --logdir {where}/tensorboard"] * run.logging.tensorboard
 
 
 def compression_lines(validated: list[dict], each: float, together: float) -> list[str]:

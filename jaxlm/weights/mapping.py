@@ -78,6 +78,14 @@ def match(checkpoint: Checkpoint, names: Any, entries: list[Any], shapes: Mappin
     return Match(mapped, tied, dropped, absent)
 
 
+def lacking(checkpoint: Checkpoint, names: Any, entries: list[Any], shapes: Mapping[str, tuple[int, ...]]) -> list[Any]:
+    """The entries of which a checkpoint has no tensors, or of another shape; arguments as for `match`."""
+    stored, _ = by_table_name(checkpoint, names.base)
+    wanted = {name for entry in entries for name in entry.theirs}
+    found = [(entry, [_take(stored, name, names.tied, wanted) for name in entry.theirs]) for entry in entries]
+    return [entry for entry, there in found if None in there or _unfit(checkpoint, entry, there, shapes)]
+
+
 def by_table_name(checkpoint: Checkpoint, base: str) -> tuple[dict[str, str], list[str]]:
     """The table's names -> the stored ones, without the base prefix and with today's names of norms; and what comes twice."""
     stored: dict[str, str] = {}

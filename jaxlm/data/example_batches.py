@@ -1,0 +1,174 @@
+"""batch(step) of labelled examples: a pure function of (seed, step, batch size), as `batches.py` is of running text.
+
+A row holds one example ("padded"), or several short ones side by side that do not see each other ("packed"); "buckets" are
+padded rows of like lengths. What stands in which row is planned once; every epoch takes the rows in another order, each once.
+Read first: `examples.py`, `rows.py`.
+"""
+
+import dataclasses
+import functools
+from typing import Any
+
+import numpy as np
+
+from jaxlm.data import rows
+from jaxlm.data.examples import Examples
+from jaxlm.data.permutation import make_key, permute
+from jaxlm.errors import DataError
+from jaxlm.overrides import choose
+
+WITHIN, AMONG, NOISE, COMPOSED = 8, 9, 10, 11  # what a key is for, beside those of rows.py and batches.py
+STEP = 2**0.5  # from one bucket to the next
+SHORTEST = 16  # tokens of the first bucket
+Row = tuple[int, ...]
+
+
+@dataclasses.dataclass(frozen=True)
+class Bucket:
+    """Rows of one length."""
+
+    length: int
+    rows: tuple[Row, ...]  # the examples of each
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class ExampleBatches:
+    """The batches of a run (`seed`), or of an evaluation (None), each of `batch_size` rows over all hosts."""
+
+    examples: Examples
+    buckets: tuple[Bucket, ...]
+    batch_size: int
+    seed: int | None
+    noise: "Noise | None" = None
+
+    @functools.cached_property
+    def _batches(self) -> np.ndarray:
+        """[batches, 2]: bucket, and batch within it."""
+        counts = [-(-len(bucket.rows) // self.batch_size) for bucket in self.buckets]
+        return np.array([(k, i) for k, count in enumerate(counts) for i in range(count)], np.int64)
+
+    @property
+    def count(self) -> int:
+        """Batches of an epoch."""
+        return len(self._batches)
+
+    @property
+    def eos_id(self) -> None:
+        return None
+
+    def members(self, step: int) -> tuple[list[Row], int]:
+        """The examples of every row of a batch, empty where a last batch has no more, and the tokens of a row."""
+        epoch, number = divmod(step, self.count)
+        if self.seed is not None:
+            number = int(permute(np.array(number), self.count, make_key(self.seed, AMONG, epoch)))
+        k, at = self._batches[number]
+        bucket = self.buckets[k]
+        places = np.arange(at * self.batch_size, min((at + 1) * self.batch_size, len(bucket.rows)))
+        if self.seed is not None:
+            places = permute(places, len(bucket.rows), make_key(self.seed, WITHIN, epoch, k))
+        found = [bucket.rows[place] for place in places]
+        return found + [()] * (self.batch_size - len(found)), bucket.length
+
+    def rows(self, step: int, start: int, stop: int) -> dict[str, np.ndarray]:
+        """Rows [start, stop) of a batch: every column [b, T] or [b, T, k], and "segments" and "groups" int32 [b, T].
+
+        "groups" number the examples of a row from 1, "segments" its texts (an example may hold several); 0 is padding.
+        """
+        members, length = self.members(step)
+        made: dict[str, np.ndarray] = {}
+        for line, row in enumerate(members[start:stop]):
+            self._fill(made, line, row, (stop - start, length))
+        for name in ("segments", "groups"):
+            made.setdefault(name, np.zeros((stop - start, length), np.int32))
+        for name in self.examples.columns:
+            if name not in made:  # no example at all on this host
+                example = self.examples.column(name, 0)
+                made[name] = np.zeros((stop - start, length, *example.shape[1:]), example.dtype)
+        if self.noise is not None:
+            lines = step * self.batch_size + np.arange(start, stop)
+            made["tokens"] = self.noise(made["tokens"], lines)
+        return made
+
+    def _fill(self, made: dict[str, np.ndarray], line: int, row: Row, shape: tuple[int, int]) -> None:
+        at = segment = 0
+        for group, example in enumerate(row, 1):
+            values = {name: self.examples.column(name, example) for name in self.examples.columns}
+            count = len(values["tokens"])
+            texts = values.pop("segments", np.ones(count, np.int32))
+            values |= {"segments": texts + segment, "groups": np.full(count, group, np.int32)}
+            for name, value in values.items():
+                table = made.setdefault(name, np.zeros((*shape, *value.shape[1:]), value.dtype))
+                table[line, at : at + len(value)] = value
+            at, segment = at + count, segment + int(texts.max())
+
+    def epoch(self, step: int) -> float:
+        """How many times the batches before `step` have gone through the examples."""
+        return step / self.count
+
+    def example_ids(self, step: int, start: int = 0, stop: int | None = None) -> list[str]:
+        """What the rows of a batch are, for messages."""
+        numbers = [tuple(int(self.examples.records[example]) for example in row) for row in self.members(step)[0][start:stop]]
+        return [f"records {', '.join(map(str, row))}" if row else "padding" for row in numbers]
+
+
+@dataclasses.dataclass(frozen=True)
+class Noise:
+    """Replaces a share of the tokens by one id: a small augmentation against overfitting (Xie et al. 2017, blank noising)."""
+
+    rate: float
+    token: int  # the mask token, or the unknown one
+    spared: tuple[int, ...]  # ids that stay
+    seed: int
+
+    def __call__(self, tokens: np.ndarray, lines: np.ndarray) -> np.ndarray:
+        """int32 [b, T] for rows with these numbers since the run's beginning: a function of the seed and the number alone."""
+        draw = lambda line: np.random.Generator(np.random.Philox(make_key(self.seed, NOISE, line))).random(tokens.shape[1])
+        chosen = np.stack([draw(line) for line in lines]) < self.rate
+        return np.where(chosen & ~np.isin(tokens, self.spared), self.token, tokens).astype(np.int32)
+
+
+def plan(examples: Examples, packing: str, length: int, seed: int | None) -> tuple[Bucket, ...]:
+    """Which examples stand in which rows, of at most `length` tokens. Raises ConfigError for an unknown packing."""
+    choose("data.packing", packing, PLANS)
+    if not len(examples):
+        raise DataError("there is no example: every record was left out, or the source is empty")
+    longest = min(length, -(-int(examples.lengths.max()) // 8) * 8)
+    order = np.arange(len(examples))
+    if seed is not None:
+        order = permute(order, len(examples), make_key(seed, COMPOSED))
+    return PLANS[packing](examples.lengths, order, length, longest)
+
+
+def _padded(lengths: np.ndarray, order: np.ndarray, length: int, longest: int) -> tuple[Bucket, ...]:
+    return (Bucket(longest, tuple((int(i),) for i in order)),)
+
+
+def _packed(lengths: np.ndarray, order: np.ndarray, length: int, longest: int) -> tuple[Bucket, ...]:
+    """By best fit among some thousands of neighbours in a random order: rows are full, and not all alike."""
+    parts = (order[at : at + rows.WINDOW] for at in range(0, len(order), rows.WINDOW))
+    packs = [part[row] for part in parts for row in rows.best_fit(lengths[part], 0, length)]
+    return (Bucket(length, tuple(tuple(map(int, row)) for row in packs)),)
+
+
+def _bucketed(lengths: np.ndarray, order: np.ndarray, length: int, longest: int) -> tuple[Bucket, ...]:
+    edges = bucket_lengths(longest)
+    owner = np.searchsorted(edges, lengths[order])
+    rows_of = lambda k: tuple((int(i),) for i in order[owner == k])
+    return tuple(Bucket(edge, rows_of(k)) for k, edge in enumerate(edges) if (owner == k).any())
+
+
+PACKED = "packed"
+PLANS: dict[str, Any] = {PACKED: _packed, "padded": _padded, "buckets": _bucketed}
+
+
+def bucket_lengths(longest: int) -> list[int]:
+    """Lengths of the buckets, multiples of 8, each some 1.4 times the one before.
+
+    >>> bucket_lengths(70)
+    [16, 24, 32, 48, 64, 72]
+    """
+    edges, edge = [], float(SHORTEST)
+    while (rounded := -(-int(edge) // 8) * 8) < longest:
+        edges += [rounded] * (rounded not in edges)
+        edge *= STEP
+    return [*edges, -(-longest // 8) * 8]

@@ -1,0 +1,119 @@
+"""Data sets of TFDS that need no telling: which columns hold what, and for which task. Read next: `tfds.py`, `records.py`."""
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+from jaxlm.errors import ConfigError, DataError
+
+
+@dataclasses.dataclass(frozen=True)
+class Known:
+    """A task, and the columns of its roles; of several columns the texts are joined by a blank (choices: listed)."""
+
+    task: str
+    columns: Mapping[str, str | tuple[str, ...]]
+
+
+def _classified(text: str | tuple[str, ...], pair: str | tuple[str, ...] | None = None) -> Known:
+    columns = {"text": text, "label": "label"} if pair is None else {"text": text, "pair": pair, "label": "label"}
+    return Known("sequence-classification", columns)
+
+
+_SENTENCE, _SENTENCES, _INFERENCE = _classified("sentence"), _classified("sentence1", "sentence2"), _classified("premise", "hypothesis")
+_SQUAD = Known("question-answering", {name: name for name in ("id", "question", "context", "answers")})
+
+# Name, with the configuration where the set's differ -> what it is.
+KNOWN = {
+    "glue/cola": _SENTENCE,
+    "glue/sst2": _SENTENCE,
+    "glue/mrpc": _SENTENCES,
+    "glue/qqp": _classified("question1", "question2"),
+    "glue/stsb": _SENTENCES,  # with records.kind=regression
+    "glue/mnli": _INFERENCE,
+    "glue/mnli_matched": _INFERENCE,
+    "glue/mnli_mismatched": _INFERENCE,
+    "glue/qnli": _classified("question", "sentence"),
+    "glue/rte": _SENTENCES,
+    "glue/wnli": _SENTENCES,
+    "glue/ax": _INFERENCE,
+    "super_glue/axb": _SENTENCES,
+    "super_glue/axg": _INFERENCE,
+    "super_glue/boolq": _classified("question", "passage"),
+    "super_glue/cb": _INFERENCE,
+    "super_glue/copa": Known("multiple-choice", {"text": ("premise", "question"), "choices": ("choice1", "choice2"), "label": "label"}),
+    "super_glue/multirc": _classified("paragraph", ("question", "answer")),
+    "super_glue/rte": _INFERENCE,
+    "super_glue/wic": _classified(("word", "sentence1"), "sentence2"),
+    "imdb_reviews": _classified("text"),
+    "ag_news_subset": _classified(("title", "description")),
+    "squad": _SQUAD,
+    "conll2003": Known("token-classification", {"tokens": "tokens", "tags": "ner"}),
+}
+# Sets that fit no task -> why.
+UNFIT = {
+    "super_glue/record": "its queries have a gap that any of several entities of the passage may fill",
+    "super_glue/wsc": "its labels are about two marked spans of the text",
+    "super_glue/wsc.fixed": "its labels are about two marked spans of the text",
+}
+# Sets of documents -> the column of their texts.
+DOCUMENTS = {"lm1b": "text", "wiki40b": "text", "c4": "text", "imdb_reviews": "text", "ag_news_subset": "description", "squad": "context"}
+# Splits that a set calls otherwise.
+SPLITS = {"glue/mnli": {"validation": "validation_matched", "test": "test_matched"}}
+# What a configuration is called for short -> its name in TFDS.
+SHORT = {"squad/v1": "squad/v1.1", "squad/v2": "squad/v2.0"}
+UNLABELLED = -1  # the label, a class or a number, of rows whose label is kept secret
+
+
+def published(name: str) -> str:
+    """The name of a set, with its version if any, as TFDS spells it.
+
+    >>> published("squad/v2"), published("squad/v2:3.0.0"), published("glue/sst2")
+    ('squad/v2.0', 'squad/v2.0:3.0.0', 'glue/sst2')
+    """
+    base, colon, version = name.partition(":")
+    return SHORT.get(base, base) + colon + version
+
+
+def split_of(full_name: str, split: str) -> str:
+    """The split, or slice of one, as this set calls it.
+
+    >>> split_of("glue/mnli/2.0.0", "validation[:10%]"), split_of("glue/mnli/2.0.0", "train")
+    ('validation_matched[:10%]', 'train')
+    """
+    name, bracket, rest = split.partition("[")
+    return (_row(SPLITS, full_name) or {}).get(name, name) + bracket + rest
+
+
+def text_column(full_name: str) -> str | None:
+    """The column that holds the documents of a known set."""
+    return _row(DOCUMENTS, full_name)
+
+
+def is_known(full_name: str) -> bool:
+    """Is it a set of labelled records that this table knows?"""
+    return _row(KNOWN, full_name) is not None
+
+
+def known_columns(full_name: str, task: str) -> Mapping[str, str | tuple[str, ...]]:
+    """Role -> column, or columns, of a set `NAME[/CONFIG]/VERSION`; empty where it is not known.
+
+    Raises DataError for a set that fits no task, ConfigError for one of another task.
+    """
+    why, found = _row(UNFIT, full_name), _row(KNOWN, full_name)
+    if why:
+        raise DataError(
+            f"tfds:{full_name} fits no task here, for {why}: write it as jsonl of a task, or name records.columns=((ROLE,COLUMN),...)"
+        )
+    if found is None:
+        return {}
+    if found.task != task:
+        mend = f"set task={found.task}, or name its columns by records.columns=((ROLE,COLUMN),...)"
+        raise ConfigError(f"tfds:{full_name} is a set for task={found.task}, not {task}: {mend}")
+    return found.columns
+
+
+def _row(table: Mapping[str, Any], full_name: str) -> Any:
+    """Of `NAME/CONFIG/VERSION` or `NAME/VERSION`: the row of the first, else the one of NAME."""
+    name = full_name.rpartition("/")[0]
+    return table.get(name, table.get(name.partition("/")[0]))

@@ -1,0 +1,197 @@
+"""Labelled records out of a source: role -> value, as in text, pair, label, from the columns of tables, SQuAD, CoNLL and TFDS.
+
+Which column holds a role is said by `records.columns`, or known (`known.py`), or found by its usual names. Read next:
+`record_files.py` (files that are no tables), then `../tasks/`, where records become examples.
+"""
+
+import functools
+import itertools
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from jaxlm import config
+from jaxlm.data import files, known, tfds
+from jaxlm.data.record_files import RECORD_FILES
+from jaxlm.errors import DataError
+from jaxlm.overrides import choose
+
+Columns = Mapping[str, Any]  # role -> column, or several columns
+Find = Callable[[Sequence[Any], str], Columns]  # (the columns that there are, where) -> those of the roles; raises DataError
+
+# What the columns of a text and its pair are usually called together, and those of one role alone.
+PAIRS = (
+    ("sentence1", "sentence2"), ("premise", "hypothesis"), ("question1", "question2"), ("question", "passage"), ("question", "sentence"),
+    ("text1", "text2"), ("text_a", "text_b"),
+)  # fmt: skip
+USUAL = {
+    "text": ("sentence", "review", "content", "document", "premise", "question", "line"),
+    "label": ("class", "category", "target", "score", "sentiment", "topic", "labels"),
+    "tokens": ("words",),
+    "tags": ("ner_tags", "pos_tags", "labels"),
+    "tagged": ("line",),
+    "context": ("passage", "paragraph"),
+    "answers": ("answer",),
+    "choices": ("options", "endings"),
+}
+TEXTS = ("text", "pair", "question", "context")  # roles that hold a text and nothing else
+NUMBERED = re.compile(r"(?:choice|ending|option)_?(\d+)")  # columns of a choice each
+NAMED_LABELS = {"sequence-classification": "label", "token-classification": "tags"}  # task -> the role whose values are names
+
+
+def read_records(
+    source: str, task: str, data: config.Data, records: config.Records, roles: tuple[str, ...], required: tuple[str, ...]
+) -> Iterator[tuple[str, dict[str, Any]]]:
+    """(where, record) of a source in a fixed order: "FILE:LINE" or "tfds:NAME, row N", and role -> str, int, float, list or dict.
+
+    Classes of TFDS become their names, and labels of classification strings; a secret label (-1) is none.
+
+    Args:
+      task: the run's task: it decides which known data sets fit.
+      roles: those that a record of the task may hold; what has no column is left out of the records.
+      required: those that every record must hold: for training with the label.
+
+    Raises DataError for a missing column, an empty cell where a value is required, or a damaged source; ConfigError for a role
+    in `records.columns` that the task does not have.
+    """
+    for role, _ in records.columns:
+        choose("the role in records.columns", role, roles)
+    given = dict(records.columns) or _known_columns(source, task, data)
+    find = _finder(given, roles, required)
+    spelled = None if records.kind == "regression" else NAMED_LABELS.get(task)
+    for where, row in _rows(source, task, data, find, given):
+        columns = find(tuple(row), where)
+        record = {role: _value(role, row, column, where) for role, column in columns.items()}
+        for role in required:
+            if record[role] in (None, ""):
+                raise DataError(f"{where}: {_shown(columns[role])}, the column for {role}, is empty: mend or remove the row")
+        if spelled in record:
+            record[spelled] = _as_names(record[spelled])
+        yield where, {role: value for role, value in record.items() if value is not None}
+
+
+def _known_columns(source: str, task: str, data: config.Data) -> Columns:
+    if not source.startswith("tfds:"):
+        return {}
+    directory = tfds.tfds_directory(tfds.name_and_split(source, "")[0], data.data_dir)
+    return known.known_columns(tfds.open_prepared(directory).info.full_name, task)
+
+
+def _rows(source: str, task: str, data: config.Data, find: Find, given: Columns) -> Iterator[files.Row]:
+    if source == "stdlib":
+        raise DataError("data.source=stdlib holds no labelled records: name a file, as in data.source=train.tsv, or tfds:NAME")
+    if source.startswith("tfds:"):
+        return _tfds_rows(source, task, data, find)
+    header = not any(isinstance(column, int) for column in _flat(given))
+    return itertools.chain.from_iterable(_file_rows(path, find, header) for path in files.list_files(source))
+
+
+def _file_rows(path: Path, find: Find, header: bool) -> Iterator[files.Row]:
+    kind = files.kind_of(path, (*files.TABLES, *RECORD_FILES))
+    if kind in RECORD_FILES:
+        with files.named_damage(path), files.open_bytes(path) as stream:
+            yield from RECORD_FILES[kind](stream, path)
+        return
+    for where, row in files.file_rows(path, lambda there, where: _flat(find(tuple(there), where)), header):
+        if None in row:
+            raise DataError(f"{where} has more cells than the first line: mend the line, or quote what holds a separator")
+        yield where, row
+
+
+def _tfds_rows(source: str, task: str, data: config.Data, find: Find) -> Iterator[files.Row]:
+    name, split = tfds.name_and_split(source, data.split)
+    builder = tfds.open_prepared(tfds.tfds_directory(name, data.data_dir))
+    classes = {} if task == "multiple-choice" else tfds.class_names(builder)
+    secret = known.UNLABELLED if known.is_known(builder.info.full_name) else None
+    for number, row in tfds.tfds_rows(builder, lambda there, where: _flat(find(tuple(there), where)), split):
+        where = f"tfds:{name}, row {number}"
+        plain = {column: _plain(value, where) for column, value in row.items()}
+        plain |= {column: _class_name(plain[column], names) for column, names in classes.items() if column in plain}
+        yield where, {column: None if column == "label" and value == secret else value for column, value in plain.items()}
+
+
+def _finder(given: Columns, roles: tuple[str, ...], required: tuple[str, ...]) -> Find:
+    @functools.lru_cache(maxsize=256)
+    def found(there: tuple[Any, ...]) -> Columns:
+        named = {role: columns for role, columns in given.items() if all(column in there for column in _listed(columns))}
+        return named | _usual_columns(tuple(role for role in roles if role not in given), there)
+
+    def find(there: Sequence[Any], where: str) -> Columns:
+        columns = found(tuple(there))
+        for role in required:
+            if role not in columns:
+                what = f"column {_shown(given[role])}" if role in given else f"column for {role}"
+                mend = f"set records.columns=(({role},NAME),...), or (({role},0),...) by number where the first line is no header"
+                raise DataError(f"{where} has no {what}: its columns are {', '.join(map(str, there)) or 'none'}; {mend}")
+        return columns
+
+    return find
+
+
+def _usual_columns(roles: tuple[str, ...], there: tuple[Any, ...]) -> Columns:
+    """Role -> column by the names that columns usually have, in upper or lower case."""
+    names = {name.casefold(): name for name in there if isinstance(name, str)}
+    found: dict[str, Any] = {role: names[role] for role in roles if role in names}
+    if "text" in roles and "pair" in roles and not found.keys() & {"text", "pair"}:
+        both = next((pair for pair in PAIRS if names.keys() >= set(pair)), ())
+        found |= {role: names[name] for role, name in zip(("text", "pair"), both, strict=False)}
+    numbered = sorted((int(match[1]), name) for name in names if (match := NUMBERED.fullmatch(name)))
+    if "choices" in roles and numbered and "choices" not in found:
+        found["choices"] = tuple(names[name] for _, name in numbered)
+    for role in roles:
+        usual = next((names[name] for name in USUAL.get(role, ()) if name in names), None)
+        if role not in found and usual is not None:
+            found[role] = usual
+    return found
+
+
+def _listed(columns: Any) -> tuple[Any, ...]:
+    return columns if isinstance(columns, tuple) else (columns,)
+
+
+def _flat(columns: Columns) -> list[Any]:
+    return list(dict.fromkeys(column for several in columns.values() for column in _listed(several)))
+
+
+def _shown(columns: Any) -> str:
+    return " + ".join(map(str, _listed(columns)))
+
+
+def _value(role: str, row: dict[Any, Any], column: Any, where: str) -> Any:
+    value = [row[name] for name in column] if isinstance(column, tuple) else row[column]
+    if isinstance(column, tuple) and role != "choices":
+        value = " ".join(part for part in value if part)
+    if role in TEXTS and not isinstance(value, str | None):
+        raise DataError(
+            f"{where}: {_shown(column)}, the column for {role}, holds {value!r:.40}, no text; set records.columns or mend the row"
+        )
+    return None if role == "label" and value == "" else value
+
+
+def _as_names(value: Any) -> Any:
+    """A label, or each of several, as a string; JSON's true and false as JSON spells them."""
+    if isinstance(value, list):
+        return [_as_names(each) for each in value]
+    return str(value).lower() if isinstance(value, bool) else value if value is None else str(value)
+
+
+def _class_name(value: Any, names: list[str]) -> Any:
+    if isinstance(value, list):
+        return [_class_name(each, names) for each in value]
+    return names[value] if 0 <= value < len(names) else None
+
+
+def _plain(value: Any, where: str) -> Any:
+    """TFDS's NumPy values and bytes as what JSON knows."""
+    if isinstance(value, dict):
+        return {name: _plain(each, where) for name, each in value.items()}
+    if isinstance(value, bytes):
+        try:
+            return value.decode("utf-8")
+        except UnicodeDecodeError as error:
+            raise DataError(f"{where} is not UTF-8 text ({error.reason}): mend the data") from error
+    value = value.tolist() if isinstance(value, np.ndarray | np.generic) else value
+    return [_plain(each, where) for each in value] if isinstance(value, list) else value

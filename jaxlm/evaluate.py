@@ -1,0 +1,48 @@
+"""Measure runs on held-out data: `python -m jaxlm.evaluate DIR [DIR ...] [--split validation] [options]`.
+
+DIR is a run directory; several are an ensemble, whose probabilities are averaged. Options: --split train, validation or test;
+--data SOURCE (instead of the split's); --output predictions.jsonl; --calibrate (fit a temperature on the validation split and keep it
+in DIR); --samples K (Monte-Carlo dropout: the mean of K predictions, with their uncertainty); --batch-size N.
+"""
+
+import argparse
+import json
+import sys
+from pathlib import Path
+
+from jaxlm.command import OptionParser, run_command
+from jaxlm.finished import Wanted, calibrate, evaluate, reliability_lines
+
+
+def main(arguments: list[str]) -> None:
+    """Evaluate, print the metrics and, of a classification, how far its probabilities can be trusted."""
+    options = parse(arguments)
+    say = lambda text: print(text, file=sys.stderr)
+    wanted = Wanted(tuple(options.directories), options.split, options.data, options.samples, options.batch_size)
+    if options.calibrate:
+        for directory in options.directories:
+            print(calibrate(directory, wanted, say))
+    found = evaluate(wanted, say)
+    print("\n".join(f"{name:<28} {value:.4f}" for name, value in found.metrics.items()))
+    print("\n".join(reliability_lines(found)))
+    if options.output:
+        lines = (json.dumps(row, ensure_ascii=False) for row in found.predictions)
+        Path(options.output).write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
+        print(f"{len(found.predictions):,} predictions in {options.output}")
+
+
+def parse(arguments: list[str]) -> argparse.Namespace:
+    """The options of the command line."""
+    parser = OptionParser(prog="python -m jaxlm.evaluate", add_help=False)
+    parser.add_argument("directories", nargs="+", metavar="DIR")
+    parser.add_argument("--split", default="validation")
+    parser.add_argument("--data")
+    parser.add_argument("--output")
+    parser.add_argument("--calibrate", action="store_true")
+    parser.add_argument("--samples", type=int, default=0)
+    parser.add_argument("--batch-size", type=int)
+    return parser.parse_args(arguments)
+
+
+if __name__ == "__main__":
+    run_command(main, __doc__)

@@ -1,0 +1,167 @@
+"""From labelled records to stores of examples: read, divided into what is trained on and what is held out, made by the task, kept.
+
+Read first: `data/records.py`, `data/selection.py`, a task over records such as `tasks/sequence_classification.py`. Read next:
+`data/example_batches.py`.
+"""
+
+import contextlib
+import dataclasses
+import shutil
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from jaxlm.atomic import one_at_a_time
+from jaxlm.config import Run
+from jaxlm.data import selection, sources
+from jaxlm.data.examples import FORMAT, Examples, open_examples, write_examples
+from jaxlm.data.records import read_records
+from jaxlm.data.shards import digest_of
+from jaxlm.errors import ConfigError, DataError
+from jaxlm.tasks import task_named
+from jaxlm.text.tokenizer import Tokenizer
+
+Say = Callable[[str], None]
+Numbered = Iterator[tuple[str, dict[str, Any]]]  # (where, record)
+SPLITS = ("train", "validation", "test")
+TEXTS = ("text", "pair", "question", "context")  # roles that hold text
+MODEL_KINDS = {"one": "single_label_classification", "several": "multi_label_classification", "regression": "regression"}
+
+
+def read_split(run: Run, split: str) -> Numbered:
+    """The labelled records of a split that has a source, before they are divided."""
+    task = task_named(run.task)
+    source = {"train": run.data.source, "validation": run.data.validation_source, "test": run.data.test_source}[split]
+    if not isinstance(source, str):
+        raise ConfigError(f"data.source={source!r}: task={run.task} learns from one source of records, not from a mixture")
+    wanted = getattr(task, "LABELLED", task.REQUIRED) if split == "train" else task.REQUIRED
+    return read_records(source, run.task, run.data, run.records, task.ROLES, wanted)
+
+
+def read_texts(run: Run) -> Iterator[str]:
+    """The texts of the training records, for a tokenizer to learn from."""
+    texts = getattr(task_named(run.task), "texts", lambda record: [record[role] for role in TEXTS if isinstance(record.get(role), str)])
+    return (text for _, record in read_split(run, "train") for text in texts(record))
+
+
+def find_labels(run: Run) -> tuple[str, ...]:
+    """The names of the labels in the training records, in order: as numbers where all are, else by the alphabet.
+
+    Raises DataError where there are none, or one alone.
+    """
+    task, found = task_named(run.task), set()
+    for where, record in read_split(run, "train"):
+        with _at(where):
+            found.update(task.label_names(record, run.records))
+    if len(found) < 2 and run.records.kind == "one":
+        raise DataError(f"the records of {run.data.source} have {len(found)} different labels: a classification needs two at least")
+    numbers = all(name.lstrip("-").isdigit() for name in found)
+    return tuple(sorted(found, key=int if numbers else None))
+
+
+def resolve_records(run: Run) -> Run:
+    """The run with its labels, and the model with their number and names."""
+    if not hasattr(task_named(run.task), "label_names"):
+        return run
+    if run.records.kind == "regression":
+        labels: tuple[str, ...] = ()
+    else:
+        labels = run.records.labels or find_labels(run)
+    extra = {**run.model.extra} | ({"problem_type": MODEL_KINDS[run.records.kind]} if run.task == "sequence-classification" else {})
+    if labels:
+        extra |= {"id2label": {str(i): name for i, name in enumerate(labels)}, "label2id": {name: i for i, name in enumerate(labels)}}
+    model = dataclasses.replace(run.model, num_labels=max(1, len(labels)), extra=type(run.model.extra)(extra))
+    return dataclasses.replace(run, model=model, records=dataclasses.replace(run.records, labels=labels))
+
+
+def make_examples(run: Run, tokenizer: Tokenizer, say: Say, split: str = "train") -> tuple[Examples, Examples | None]:
+    """The examples of a resolved run: those that are trained on, and those that are held out (None: none are).
+
+    `split="test"` gives the test examples, and None. They are found in the cache, or made now; truncation is counted and said.
+    Raises DataError naming file and line of a record that cannot be an example.
+    """
+    divided = split == "train"
+    folder = Path(run.data.cache).expanduser() / "examples" / _key(run, tokenizer, split)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with one_at_a_time(folder.with_name(f".{folder.name}.lock")):
+        if not folder.is_dir():
+            _build(folder, run, tokenizer, _sides(run) if divided else None, split)
+    train, held = open_examples(folder / "train"), folder / "validation"
+    if divided and run.data.validation_source and not run.data.fold:
+        validation, _ = make_examples(run, tokenizer, say, "validation")
+    else:
+        validation = open_examples(held) if held.is_dir() else None
+    say(describe(train, split, run.data.sequence_length))
+    if divided and held.is_dir():
+        say(describe(validation, "validation", run.data.sequence_length))
+    return train, validation
+
+
+def describe(examples: Examples, split: str, length: int) -> str:
+    """How many examples there are, and what truncation took."""
+    records = len(np.unique(examples.records))
+    line = f"{split}: {records:,} records, {len(examples):,} examples of {examples.tokens:,} tokens"
+    if examples.cut:
+        line += f"; {examples.cut_records:,} records were cut to {length} tokens and lost {examples.cut:,} (data.sequence_length)"
+    return line
+
+
+def _key(run: Run, tokenizer: Tokenizer, split: str) -> str:
+    """A digest of all that a split's examples depend on."""
+    data, names = run.data, ("source", "validation_source", "test_source")
+    source = getattr(data, names[SPLITS.index(split)])
+    name, _, part = source.partition("@")
+    divided = [data.validation, data.fraction, data.fold, data.validation_source is None] if split == "train" else []
+    options = dataclasses.replace(run.records, noise=0.0)
+    marks = [sources.fingerprint(name if name.startswith("tfds:") else source, data.data_dir), part, data.split]
+    task = [run.task, dataclasses.asdict(options), data.sequence_length, tokenizer.digest]
+    return digest_of("examples", FORMAT, split, source, *marks, *divided, *task)
+
+
+def _sides(run: Run) -> np.ndarray:
+    """Where every training record goes."""
+    task, hashes, strata = task_named(run.task), [], []
+    of = getattr(task, "stratum", lambda record, options: "")
+    for where, record in read_split(run, "train"):
+        with _at(where):
+            hashes.append(selection.record_hash(record))
+            strata.append(of(record, run.records))
+    return selection.select(hashes, strata, run.data)
+
+
+def _build(folder: Path, run: Run, tokenizer: Tokenizer, sides: np.ndarray | None, split: str) -> None:
+    partial = folder.with_name(folder.name + ".partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    wanted = {"train": selection.TRAIN, "validation": selection.HELD} if sides is not None else {"train": None}
+    for name, side in wanted.items():
+        if side is None or (sides == side).any() or name == "train":
+            mine = lambda number, side=side: side is None or sides[number] == side
+            made = make_features(
+                ((n, *pair) for n, pair in enumerate(read_split(run, split)) if mine(n)), run, tokenizer, sides is not None
+            )
+            write_examples(partial / name, made, {"task": run.task, "tokenizer": tokenizer.digest})
+    partial.rename(folder)
+
+
+def make_features(
+    records: Iterable[tuple[int, str, dict]], run: Run, tokenizer: Tokenizer, labelled: bool = False
+) -> Iterator[tuple[int, dict[str, Any]]]:
+    """(number, example) of every (number, where, record); with `labelled` a record without a label is refused."""
+    task = task_named(run.task)
+    for number, where, record in records:
+        with _at(where):
+            if labelled and not getattr(task, "is_labelled", lambda record: True)(record):
+                raise DataError("the record has no label: give it one, or leave it out")
+            made = task.features(record, tokenizer, run.records, run.data.sequence_length)
+        yield from ((number, example) for example in made)
+
+
+@contextlib.contextmanager
+def _at(where: str) -> Iterator[None]:
+    """Put the place of a record in front of what is wrong with it."""
+    try:
+        yield
+    except DataError as error:
+        raise DataError(f"{where}: {error}") from error

@@ -1,0 +1,227 @@
+"""From files to predictions: every task over labelled records through the same three commands, and what is wrong in one line."""
+
+import io
+import json
+import random
+import sys
+from unittest import mock
+
+import numpy as np
+import pytest
+
+from jaxlm import evaluate, predict
+from jaxlm.errors import exits
+from tests import running
+
+CONFIG = """
+from jaxlm.config import Checkpoint, Data, Evaluation, Logging, Optimizer, Records, Run, Tokenizer
+from jaxlm.models import bert
+
+config = Run(
+    model=bert.Config(vocab_size=None, hidden_size=32, num_hidden_layers=1, num_attention_heads=2, intermediate_size=64, max_position_embeddings=64),
+    task="sequence-classification", workdir={workdir!r}, epochs=12, batch_size=4,
+    data=Data(source={train!r}, validation=0.2, test_source={test!r}, sequence_length=32, loader="threads", cache={cache!r}),
+    tokenizer=Tokenizer(kind="wordpiece", vocab_size=150), optimizer=Optimizer(learning_rate=1e-2, warmup=5),
+    evaluation=Evaluation(every=20), checkpoint=Checkpoint(every=20), logging=Logging(every=1, tensorboard=False),
+)
+"""
+GOOD, BAD, PLAIN = "good fine great nice".split(), "bad poor awful sad".split(), "the film was a very long story of two men".split()
+
+
+def sentence(draw, label):
+    words = [draw.choice(PLAIN) for _ in range(draw.randrange(3, 9))] + [draw.choice(GOOD if label == "yes" else BAD)]
+    draw.shuffle(words)
+    return " ".join(words)
+
+
+def write(path, rows):
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return str(path)
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory):
+    """A config file beside its data."""
+    folder, draw = tmp_path_factory.mktemp("tasks"), random.Random(0)
+    for name, count in (("train", 160), ("test", 40)):
+        labels = [draw.choice(["yes", "no"]) for _ in range(count)]
+        odd = lambda i, label: {"yes": "no", "no": "yes"}[label] if i % 12 == 5 else label  # so that certainty is punished
+        write(folder / f"{name}.jsonl", [{"text": sentence(draw, odd(i, label)), "label": label} for i, label in enumerate(labels)])
+    named = {"workdir": folder / "run", "train": folder / "train.jsonl", "test": folder / "test.jsonl", "cache": folder / "cache"}
+    (folder / "tiny.py").write_text(CONFIG.format(**{name: str(path) for name, path in named.items()}))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def trained(place):
+    assert running.run_here(str(place / "tiny.py")) == 0
+    return place / "run"
+
+
+def command(main, capsys, *arguments, lines=()):
+    """(exit code, stdout, stderr) of a command in this process."""
+    code = 0
+    with mock.patch.object(sys, "stdin", io.StringIO("".join(f"{line}\n" for line in lines))):
+        try:
+            with exits():
+                main([str(argument) for argument in arguments])
+        except SystemExit as leaving:
+            code = leaving.code
+    out = capsys.readouterr()
+    return code, out.out, out.err
+
+
+def measured(text):
+    return {line.split()[0]: float(line.split()[1]) for line in text.splitlines() if len(line.split()) == 2 and line[0].isalpha()}
+
+
+def test_a_classification_learns_and_is_measured_on_unseen_records(trained, capsys):
+    code, out, err = command(evaluate.main, capsys, trained, "--split", "test", "--output", trained / "p.jsonl")
+    found = measured(out)
+    assert code == 0 and found["accuracy"] > 0.8 and {"binary_f1", "matthews", "calibration_error", "brier"} <= found.keys()
+    rows = [json.loads(line) for line in (trained / "p.jsonl").read_text().splitlines()]
+    wanted = [json.loads(line)["label"] for line in (trained.parent / "test.jsonl").read_text().splitlines()]
+    assert [row["record"] for row in rows] == list(range(40))
+    assert np.mean([row["label"] == label for row, label in zip(rows, wanted, strict=True)]) == pytest.approx(found["accuracy"], abs=1e-4)
+    assert "40 records, 40 examples" in err
+
+
+def test_validation_in_training_equals_the_command(trained, capsys):
+    rows = [row for row in running.rows(trained) if "validation_accuracy" in row]
+    best = min(rows, key=lambda row: row["validation_loss"])
+    found = measured(command(evaluate.main, capsys, trained)[1])
+    assert found["accuracy"] == pytest.approx(best["validation_accuracy"], abs=1e-4)
+    assert found["loss"] == pytest.approx(best["validation_loss"], abs=1e-4)
+
+
+def test_predictions_in_order_whatever_stands_beside_them(trained, capsys):
+    lines = ["a good film", '{"text": "an awful story of the men"}', "nice " * 9]
+    code, out, _ = command(predict.main, capsys, trained, lines=lines)
+    rows = [json.loads(line) for line in out.splitlines()]
+    assert code == 0 and [row["label"] for row in rows] == ["yes", "no", "yes"]
+    alone = json.loads(command(predict.main, capsys, trained, lines=lines[:1])[1])
+    assert alone["probabilities"] == pytest.approx(rows[0]["probabilities"], abs=1e-5)
+
+
+def test_dropout_samples_and_ensembles_tell_what_is_uncertain(trained, capsys):
+    rows = [json.loads(line) for line in command(predict.main, capsys, trained, "--samples", 5, lines=["good", "the the"])[1].splitlines()]
+    assert all(row["entropy"] >= row["mutual_information"] > 0 for row in rows)
+    one = json.loads(command(predict.main, capsys, trained, lines=["good film"])[1])
+    twice = json.loads(command(predict.main, capsys, trained, trained, lines=["good film"])[1])
+    assert twice["probabilities"] == pytest.approx(one["probabilities"], abs=1e-6) and twice["mutual_information"] == pytest.approx(
+        0, abs=1e-6
+    )
+    found = measured(command(evaluate.main, capsys, trained, "--samples", 3, "--split", "test")[1])
+    assert found["accuracy"] > 0.75 and found["predictive_entropy"] > found["mutual_information"] > 0
+
+
+def test_calibration_is_kept_and_used(trained, capsys):
+    before = measured(command(evaluate.main, capsys, trained)[1])
+    code, out, _ = command(evaluate.main, capsys, trained, "--calibrate")
+    after = measured(out)
+    kept = json.loads((trained / "calibration.json").read_text())["temperature"]
+    (trained / "calibration.json").unlink()
+    assert code == 0 and f"temperature {kept:.3f}" in out and kept != 1
+    assert after["negative_log_likelihood"] < before["negative_log_likelihood"] and after["accuracy"] == before["accuracy"]
+
+
+def test_a_run_goes_on_where_it_was(place):
+    """An epoch, and then another in a second call: the bits are those of two in one go."""
+    common = [str(place / "tiny.py"), "data.packing=buckets", "optimizer.decay=60"]
+    assert running.run_here(*common, f"workdir={place / 'whole'}", "epochs=2") == 0
+    for epochs in (1, 2):
+        assert running.run_here(*common, f"workdir={place / 'parts'}", f"epochs={epochs}") == 0
+    one, other = running.state(place / "whole"), running.state(place / "parts")
+    assert all((one[name] == other[name]).all() for name in one)
+
+
+def test_packed_rows_learn_as_padded_ones_do_on_a_mesh(place):
+    """One step on the same examples: packed, padded and on eight devices give the same loss."""
+    losses = {}
+    for name, changes, devices in (
+        ("padded", ["data.packing=padded", "batch_size=160"], 1),
+        ("packed", ["data.packing=packed", "batch_size=160"], 1),
+        ("mesh", ["data.packing=packed", "batch_size=160", "mesh.fsdp=2", "mesh.tensor=2"], 8),
+    ):
+        plain = ["model.hidden_dropout_prob=0.0", "model.attention_probs_dropout_prob=0.0", "epochs=1", "steps=1"]
+        assert running.run_here(str(place / "tiny.py"), *plain, *changes, f"workdir={place / name}", devices=devices) == 0
+        losses[name] = next(row["loss"] for row in running.rows(place / name) if "loss" in row)
+    assert losses["packed"] == pytest.approx(losses["padded"], rel=1e-5) and losses["mesh"] == pytest.approx(losses["packed"], rel=1e-5)
+
+
+def test_folds_see_every_record_once_and_their_mean_is_that_of_all(place, capsys):
+    assert running.run_here(str(place / "tiny.py"), "folds=2", "epochs=1", f"workdir={place / 'folds'}") == 0
+    rows = [json.loads(line) for line in (place / "folds" / "out_of_fold.jsonl").read_text().splitlines()]
+    study = json.loads((place / "folds" / "study.json").read_text())
+    labels = [json.loads(line)["label"] for line in (place / "train.jsonl").read_text().splitlines()]
+    assert [row["record"] for row in rows] == list(range(160))
+    for k in range(2):
+        right = [row["label"] == label for row, label in zip(rows, labels, strict=True) if row["fold"] == k]
+        assert np.mean(right) == pytest.approx(study[f"fold-{k}"]["accuracy"])
+    assert study["mean"]["accuracy"] == pytest.approx((study["fold-0"]["accuracy"] + study["fold-1"]["accuracy"]) / 2)
+    assert "deviation" in capsys.readouterr().out
+
+
+def test_a_learning_curve(place):
+    assert running.run_here(str(place / "tiny.py"), "fractions=[0.2,1]", f"workdir={place / 'curve'}") == 0
+    study = json.loads((place / "curve" / "study.json").read_text())
+    assert set(study) == {"fraction-0.2", "fraction-1"} and study["fraction-1"]["accuracy"] > 0.6
+
+
+WORDS = [{"tokens": "the cat sat on a mat .".split(), "tags": ["D", "N", "V", "P", "D", "N", "."]}] * 30
+QUESTIONS = [
+    {"question": f"who saw {n} men", "context": f"the cat saw {n} men", "answers": {"text": ["cat"], "answer_start": [4]}}
+    for n in range(30)
+]
+CHOICES = [{"text": "the cat", "choices": [f"sat {n}", "flew"], "label": 0} for n in range(30)]
+OTHERS = {
+    "token-classification": (WORDS, [], "the mat sat", {"tokens", "tags"}),
+    "question-answering": (QUESTIONS, ["records.stride=4", "records.question=8"], "who saw men\tthe cat saw men", {"text", "n_best"}),
+    "multiple-choice": (CHOICES, [], "the cat\tsat 3\tflew", {"label", "probabilities"}),
+    "several": (
+        [{"text": f"x {n}", "label": ["a", "b"][: n % 3]} for n in range(30)],
+        ["records.kind=several"],
+        "x 2",
+        {"labels", "probabilities"},
+    ),
+    "regression": ([{"text": f"x {n}", "label": n / 7} for n in range(30)], ["records.kind=regression"], "x 3", {"value"}),
+}
+
+
+@pytest.mark.parametrize("name", OTHERS)
+def test_every_task_through_the_three_commands(name, place, tmp_path, capsys):
+    rows, options, line, wanted = OTHERS[name]
+    task = name if "-" in name else "sequence-classification"
+    source, workdir = write(tmp_path / "rows.jsonl", rows), tmp_path / "run"
+    given = [f"task={task}", f"data.source={source}", "data.test_source=none", f"workdir={workdir}", "epochs=2", *options]
+    assert running.run_here(str(place / "tiny.py"), *given) == 0, capsys.readouterr().err
+    code, out, err = command(evaluate.main, capsys, workdir, "--split", "train")
+    assert code == 0 and measured(out)["loss"] >= 0 and len(measured(out)) > 1, err
+    code, out, err = command(predict.main, capsys, workdir, lines=[line])
+    assert code == 0 and wanted <= json.loads(out).keys(), err
+
+
+WRONG = {
+    "empty text": ([{"text": "a b", "label": "yes"}, {"text": "  ", "label": "no"}], [], "rows.jsonl:2: "),
+    "no column": ([{"words": "a", "label": "yes"}], [], "records.columns"),
+    "one label": ([{"text": "a", "label": "yes"}] * 3, [], "1 different labels"),
+    "few for folds": ([{"text": f"a {n}", "label": "yes" if n else "no"} for n in range(9)], ["folds=3"], "the label 'no' has 1"),
+    "no metric": (None, ["evaluation.best=bleu"], "bleu"),
+    "unseen label": ([{"text": "a", "label": "maybe"}], ["records.labels=['yes','no']"], "rows.jsonl:1: the label 'maybe' was never seen"),
+    "no number": (
+        [{"text": "a", "label": "x"}, {"text": "b", "label": "1"}],
+        ["records.kind=regression"],
+        "rows.jsonl:1: the label 'x' is no number",
+    ),
+    "bad packing": (None, ["data.packing=windows"], "data.packing"),
+    "folds of text": (None, ["task=causal-lm", "folds=3"], "folds"),
+}
+
+
+@pytest.mark.parametrize("name", WRONG)
+def test_a_mistake_is_one_line_with_its_place(name, place, tmp_path, capsys):
+    rows, options, word = WRONG[name]
+    given = [f"data.source={write(tmp_path / 'rows.jsonl', rows)}"] if rows else []
+    code = running.run_here(str(place / "tiny.py"), f"workdir={tmp_path / 'run'}", *given, *options)
+    error = capsys.readouterr().err.strip()
+    assert code in (65, 78) and word in error and "\n" not in error

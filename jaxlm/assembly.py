@@ -18,7 +18,7 @@ from jaxlm import sharding
 from jaxlm.config import Run
 from jaxlm.data import batches, example_batches, loader, prepare, sources
 from jaxlm.errors import ConfigError
-from jaxlm.feeding import named_sources
+from jaxlm.feeding import named_sources, whole
 from jaxlm.labelled import read_texts, resolve_records
 from jaxlm.models import axis_sizes, dims, init_params, input_table, make_model, settings
 from jaxlm.overrides import choose

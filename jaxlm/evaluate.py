@@ -1,8 +1,9 @@
 """Measure runs on held-out data: `python -m jaxlm.evaluate DIR [DIR ...] [--split validation] [options]`.
 
 DIR is a run directory; several are an ensemble, whose probabilities are averaged. Options: --split train, validation or test;
---data SOURCE (instead of the split's); --output predictions.jsonl; --calibrate (fit a temperature on the validation split and keep it
-in DIR); --samples K (Monte-Carlo dropout: the mean of K predictions, with their uncertainty); --batch-size N.
+--data SOURCE (instead of the split's); --output predictions.jsonl; --calibrate (fit on the validation split, and keep in DIR, a
+temperature, or of unanswerable questions the null threshold); --samples K (Monte-Carlo dropout: the mean of K predictions, with their
+uncertainty); --batch-size N.
 """
 
 import argparse

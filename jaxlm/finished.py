@@ -28,7 +28,7 @@ from jaxlm.tasks import task_named
 from jaxlm.text.tokenizer import Tokenizer, load_tokenizer
 
 Say = Callable[[str], None]
-TEMPERATURE = "calibration.json"  # in a run directory
+CALIBRATION = "calibration.json"  # in a run directory
 
 
 @dataclasses.dataclass(frozen=True)
@@ -76,7 +76,9 @@ def open_member(directory: str, batch_size: int | None = None) -> Member:
     """A run with its best parameters. Raises DataError where there is none."""
     run, _ = read_run(directory)
     model, params = load(directory)
-    run = dataclasses.replace(run, accumulate=1, batch_size=batch_size or run.batch_size)
+    threshold = read_calibration(directory).get("null_threshold", run.records.null_threshold)
+    records = dataclasses.replace(run.records, null_threshold=threshold)
+    run = dataclasses.replace(run, accumulate=1, batch_size=batch_size or run.batch_size, records=records)
     return Member(directory, run, model, params, load_tokenizer(directory))
 
 
@@ -141,7 +143,10 @@ def predict_examples(members: list[Member], examples: Examples, wanted: Wanted) 
         packing = member.run.data.packing or example_batches.PACKED
         plan = example_batches.plan(examples, packing, member.run.data.sequence_length, None)
         made = ExampleBatches(examples, plan, member.run.batch_size, None)
-        forward, temperature = make_forward(member, wanted.samples > 0), read_temperature(member) if wanted.calibrated else 1.0
+        forward, temperature = (
+            make_forward(member, wanted.samples > 0),
+            read_calibration(member.directory).get("temperature", 1.0) if wanted.calibrated else 1.0,
+        )
         for seed in range(max(1, wanted.samples)):
             outputs, loss = collect(member, made, forward, member.params, member.tokenizer, seed)
             samples.append([output / temperature for output in outputs])
@@ -199,24 +204,36 @@ def _with_uncertainty(predictions: list[dict[str, Any]], samples: list[Outputs])
 
 
 def calibrate(directory: str, wanted: Wanted, say: Say) -> str:
-    """Fit a run's temperature on its validation records, and keep it in its directory."""
+    """Fit a run's temperature, or of questions that may have no answer its null threshold, on its validation records, and keep it."""
     member = open_member(directory, wanted.batch_size)
-    if not getattr(member.task, "CLASSES", False) or member.run.records.kind != "one":
-        raise ConfigError(f"--calibrate fits probabilities of classes; {directory} (task={member.run.task}) has none")
     wanted = dataclasses.replace(wanted, split="validation", data=None, samples=0, calibrated=False)
     examples = split_examples(member, wanted, say)
     rows = [read_example(examples, i) for i in range(len(examples))]
-    logits, labels = labelled_logits(predict_examples([member], examples, wanted)[0], rows)
-    temperature = calibration.fit_temperature(logits[0], labels)
-    write_atomically(Path(directory) / TEMPERATURE, json.dumps({"temperature": temperature, "examples": len(labels)}).encode())
-    before, after = (calibration.expected_calibration_error(calibration.to_probabilities(logits[0], t), labels) for t in (1.0, temperature))
-    return f"{directory}: temperature {temperature:.3f}, calibration error on the validation records {before:.4f} -> {after:.4f}"
+    outputs = predict_examples([member], examples, wanted)[0][0]
+    if member.run.records.unanswerable and hasattr(member.task, "fit_threshold"):
+        threshold = member.task.fit_threshold(outputs, rows, member.run.records)
+        kept, line = {"null_threshold": threshold}, f"null threshold {threshold:.3f}"
+    else:
+        kept, line = _temperature(directory, outputs, rows, member)
+    write_atomically(Path(directory) / CALIBRATION, json.dumps(kept | {"examples": len(examples)}).encode())
+    return f"{directory}: {line}"
 
 
-def read_temperature(member: Member) -> float:
-    """The temperature that `calibrate` has kept; 1 where it has not."""
-    path = Path(member.directory) / TEMPERATURE
-    return float(json.loads(path.read_text())["temperature"]) if path.is_file() else 1.0
+def _temperature(directory: str, outputs: Outputs, rows: list[dict[str, Any]], member: Member) -> tuple[dict[str, float], str]:
+    if not getattr(member.task, "CLASSES", False) or member.run.records.kind != "one":
+        raise ConfigError(f"--calibrate fits probabilities of classes; {directory} (task={member.run.task}) has none")
+    logits, labels = labelled_logits([outputs], rows)
+    found = calibration.fit_temperature(logits[0], labels)
+    error = lambda t: calibration.expected_calibration_error(calibration.to_probabilities(logits[0], t), labels)
+    return {
+        "temperature": found
+    }, f"temperature {found:.3f}, calibration error on the validation records {error(1.0):.4f} -> {error(found):.4f}"
+
+
+def read_calibration(directory: str) -> dict[str, float]:
+    """What `calibrate` has kept in a run."""
+    path = Path(directory) / CALIBRATION
+    return json.loads(path.read_text()) if path.is_file() else {}
 
 
 def reliability_lines(found: Found) -> list[str]:

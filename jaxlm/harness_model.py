@@ -34,9 +34,10 @@ SETTINGS = (*NEW, "until", "do_sample", "temperature", "top_p", "top_k", "min_p"
 
 @dataclasses.dataclass(frozen=True)
 class Options:
-    """What `--model_args` may say; batch_size and max_batch_size come from options of the same names.
+    """What `--model_args` may say; batch_size and max_batch_size come from the harness's options of the same names.
 
     `dtype` is that of parameters and activations (None: as stored), `max_length` the tokens read at most (None: the model's own).
+    JAX finds its device itself: JAX_PLATFORMS chooses, and `--device` does nothing.
     """
 
     pretrained: str = ""
@@ -103,7 +104,8 @@ class JaxLM(TemplateLM):
 
     def _loglikelihood_tokens(self, requests: Sequence[tuple[Any, list[int], list[int]]], disable_tqdm: bool = False, **_: Any):
         """The answers to (texts or None, ids of the context, ids of the continuation), in their order."""
-        answers = dict(self._scored([(context, continuation) for _, context, continuation in requests], disable_tqdm))
+        pairs = [(context or [self.prefix_token_id], continuation) for _, context, continuation in requests]  # a context may be all spaces
+        answers = dict(self._scored(pairs, disable_tqdm))
         for number, (texts, *_ids) in enumerate(requests):
             if texts is not None:
                 self.cache_hook.add_partial("loglikelihood", texts, answers[number])
@@ -165,9 +167,7 @@ class JaxLM(TemplateLM):
 
 
 def _options(arguments: dict[str, Any]) -> Options:
-    if arguments.get("device") is not None:
-        raise ConfigError(f"device={arguments['device']}: JAX finds its device itself; JAX_PLATFORMS=cpu or cuda in the environment chooses")
-    named = {name: value for name, value in arguments.items() if name != "device"}
+    named = {name: value for name, value in arguments.items() if name != "device"}  # cuda:0 unless said: no word of the user's
     for name in named:
         choose("--model_args", name, [field.name for field in dataclasses.fields(Options)])
     if not named.get("pretrained"):

@@ -114,7 +114,7 @@ def _key(run: Run, tokenizer: Tokenizer, split: str) -> str:
     source = getattr(data, names[SPLITS.index(split)])
     name, _, part = source.partition("@")
     divided = [data.validation, data.fraction, data.fold, data.validation_source is None] if split == "train" else []
-    options = dataclasses.replace(run.records, noise=0.0)
+    options = dataclasses.replace(run.records, noise=0.0, null_threshold=0.0, n_best=0)  # of no meaning to the examples
     marks = [sources.fingerprint(name if name.startswith("tfds:") else source, data.data_dir), part, data.split]
     task = [run.task, dataclasses.asdict(options), data.sequence_length, tokenizer.digest]
     return digest_of("examples", FORMAT, split, source, *marks, *divided, *task)

@@ -68,7 +68,8 @@ ONLY = {
 }
 # Libraries that a module imports where it uses them, inside a function.
 LATE = {*ONLY, "tokenizers", "sentencepiece", "rich", "msgpack", "safetensors", "tensorboardX", "wandb", "ftfy", "py3langid", "jinja2"} - {
-    "flax", "lm_eval"
+    "flax",
+    "lm_eval",
 }
 
 

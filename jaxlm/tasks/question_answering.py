@@ -186,6 +186,11 @@ def metrics(outputs: list[np.ndarray], examples: list[dict[str, Any]], options: 
     return result | (_best(pairs) if options.unanswerable else {})
 
 
+def fit_threshold(outputs: list[np.ndarray], examples: list[dict[str, Any]], options: Records) -> float:
+    """The null threshold with the best F1 on these questions."""
+    return metrics(outputs, examples, options)["best_f1_threshold"]
+
+
 def _best(pairs: list[tuple[list[str], dict[str, Any]]]) -> dict[str, float]:
     scores = [squad_scores.answer_scores(gold, found["n_best"][0]["text"]) for gold, found in pairs]
     answerable, differences = [bool(gold) for gold, _ in pairs], [found["null_difference"] for _, found in pairs]

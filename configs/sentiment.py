@@ -1,0 +1,24 @@
+"""Sentiment of film reviews: a small BERT fine-tuned on labelled snippets, several of them in a row.
+
+    python -m jaxlm.train configs/sentiment.py pretrained=minilm data.source=train.tsv data.validation_source=valid.tsv data.test_source=test.tsv
+    python -m jaxlm.evaluate runs/sentiment --split test --calibrate
+    echo "a quiet, moving film" | python -m jaxlm.predict runs/sentiment
+
+Files are label TAB text without a header (else: records.columns=((text,NAME),(label,NAME))). Any encoder's folder will do for
+`pretrained`. Five folds instead of the validation file: `folds=5`. Low-rank updates instead of all weights: configs/sentiment_lora.py.
+"""
+
+from jaxlm.config import Checkpoint, Data, Evaluation, Optimizer, Records, Run
+
+config = Run(
+    task="sequence-classification",
+    pretrained="minilm",
+    workdir="runs/sentiment",
+    epochs=3,
+    batch_size=16,  # rows, of some 38 snippets together
+    data=Data(source="train.tsv", validation_source="valid.tsv", test_source="test.tsv", sequence_length=64),
+    records=Records(columns=(("label", 0), ("text", 1))),
+    optimizer=Optimizer(learning_rate=5e-5, schedule="linear", end=0.0, warmup=50, b2=0.999, weight_decay=0.01),
+    evaluation=Evaluation(every=100),
+    checkpoint=Checkpoint(every=250, keep=1),
+)

@@ -1,11 +1,12 @@
 """Sentiment of film reviews: a small BERT fine-tuned on labelled snippets, several of them in a row.
 
-    python -m jaxlm.train configs/sentiment.py pretrained=minilm data.source=train.tsv data.validation_source=valid.tsv data.test_source=test.tsv
+    python -m jaxlm.train configs/sentiment.py pretrained=minilm
     python -m jaxlm.evaluate runs/sentiment --split test --calibrate
     echo "a quiet, moving film" | python -m jaxlm.predict runs/sentiment
 
-Files are label TAB text without a header (else: records.columns=((text,NAME),(label,NAME))). Any encoder's folder will do for
-`pretrained`. Five folds instead of the validation file: `folds=5`. Low-rank updates instead of all weights: configs/sentiment_lora.py.
+`minilm` is a Hugging Face folder of any encoder; train.tsv, valid.tsv and test.tsv are label TAB text without a header (else:
+records.columns=((text,NAME),(label,NAME))). Five folds instead of the validation file: `folds=5`. Low-rank updates instead of all
+weights: configs/sentiment_lora.py.
 """
 
 from jaxlm.config import Checkpoint, Data, Evaluation, Optimizer, Records, Run

@@ -87,9 +87,16 @@ def check_run(run: Run, mesh: jax.sharding.Mesh | None) -> None:
         raise ConfigError(f"batch_size={run.batch_size} is not divisible by accumulate={run.accumulate}")
     sizes = {**axis_sizes(run.model), "batch": run.batch_size // run.accumulate}
     sharding.check_sizes(sizes, mesh, {**settings(run.model), "batch": "batch_size / accumulate"})
+    if run.task == "replaced-tokens":
+        generator = make_model(run.model, run.compute, run.task, run.masking).generator.config
+        sharding.check_sizes(
+            axis_sizes(generator), mesh, {axis: f"masking.generator times {key}" for axis, key in settings(generator).items()}
+        )
     length, limit = run.data.sequence_length, dims(run.model).context
     if limit is not None and length > limit:
         raise ConfigError(f"data.sequence_length={length} exceeds the model's {limit} positions: lower it or raise the model's")
+    if run.loss.chunk is not None and run.task != "causal-lm":
+        raise ConfigError(f"loss.chunk={run.loss.chunk} is of task=causal-lm; task={run.task} has few logits: leave it out")
     if run.loss.chunk is not None and length % run.loss.chunk:
         raise ConfigError(f"loss.chunk={run.loss.chunk} does not divide data.sequence_length={length}")
     choose("compute.dtype", run.compute.dtype, ("float32", "bfloat16", "float16"))

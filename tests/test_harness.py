@@ -131,6 +131,13 @@ def test_what_the_model_would_say_is_greedy(both, kind):
     near([total for total, _ in found], [total for total, _ in wanted])
 
 
+def test_a_context_of_spaces_counts_as_none(both):
+    """Its spaces go to the continuation, and nothing is left of it; the harness's own adapter stops here."""
+    ours, _ = both("gpt2")
+    found = ours.loglikelihood(requests("loglikelihood", (" ", "x"), ("", " x")), disable_tqdm=True)
+    assert found[0] == found[1]
+
+
 @pytest.mark.parametrize("kind", ["gpt2", "llama", "t5"])
 def test_whole_texts_are_scored_in_windows(both, kind):
     texts = [(WORDS * 3,), ("the cat",), (WORDS,)]
@@ -166,7 +173,7 @@ ROWS = [{"question": f"Q: what {i}?", "choices": ["a cat", "the dog", "12 o'cloc
 def test_a_task_end_to_end(folder_of, tmp_path, monkeypatch):
     """simple_evaluate by the names `jaxlm` and `hf`, on a file of one's own, without a network."""
     import datasets
-    import lm_eval.models
+    import lm_eval
 
     monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
     monkeypatch.setattr("lm_eval.evaluator.add_env_info", lambda results: None)  # it asks the machine for seconds

@@ -1,0 +1,30 @@
+"""Masked language modelling from scratch, as `run_mlm_flax.py` did: a small BERT and its own WordPiece on a text of yours.
+
+    python -m jaxlm.train configs/mlm.py data.source='texts/*.txt'
+    echo "the [MASK] statement is used" | python -m jaxlm.predict runs/mlm
+
+Python's own reference, 0.46 MB that is on every machine, as files of texts:
+
+    python -c "import pathlib, pydoc_data.topics as t; [pathlib.Path(f'texts/{k}.txt').write_text(v) for k, v in t.topics.items()]"
+
+For pairs of texts beside it: task=next-sentence, or task=sentence-order (ALBERT). ELECTRA: configs/electra.py.
+"""
+
+from jaxlm.config import Checkpoint, Data, Evaluation, Masking, Optimizer, Run, Tokenizer
+from jaxlm.models import bert
+
+config = Run(
+    model=bert.Config(
+        vocab_size=None, hidden_size=192, num_hidden_layers=4, num_attention_heads=3, intermediate_size=768, max_position_embeddings=128
+    ),
+    task="masked-lm",
+    workdir="runs/mlm",
+    steps=2000,
+    batch_size=16,
+    data=Data(source="texts/*.txt", sequence_length=128, validation=0.1),
+    masking=Masking(whole_words=True),
+    tokenizer=Tokenizer(kind="wordpiece", vocab_size=4096),
+    optimizer=Optimizer(learning_rate=1e-3, schedule="linear", end=0.0, warmup=200, b2=0.98, weight_decay=0.01),
+    evaluation=Evaluation(every=500),
+    checkpoint=Checkpoint(every=500, keep=1),
+)

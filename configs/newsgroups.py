@@ -1,0 +1,22 @@
+"""Topics of long texts: a small BERT on 20 newsgroups (published split), as a learning curve over shares of the training texts.
+
+    python -m jaxlm.train configs/newsgroups.py pretrained=minilm data.source=train.tsv data.test_source=test.tsv 'fractions=[0.1,0.3,1]'
+
+Each share is a run of its own in runs/newsgroups/fraction-*; `study.json` holds their metrics on the test texts. Texts of more than
+256 tokens are cut.
+"""
+
+from jaxlm.config import Checkpoint, Data, Evaluation, Optimizer, Records, Run
+
+config = Run(
+    task="sequence-classification",
+    pretrained="minilm",
+    workdir="runs/newsgroups",
+    epochs=3,
+    batch_size=8,
+    data=Data(source="train.tsv", test_source="test.tsv", validation=0.05, sequence_length=256),
+    records=Records(columns=(("label", 0), ("text", 1))),
+    optimizer=Optimizer(learning_rate=1e-4, schedule="linear", end=0.0, warmup=100, b2=0.999, weight_decay=0.01),
+    evaluation=Evaluation(every=500),
+    checkpoint=Checkpoint(every=500, keep=1),
+)

@@ -1,0 +1,30 @@
+"""Topics of news from scratch: a small BERT and its own WordPiece learn Reuters R8 from its 5,485 texts alone.
+
+python -m jaxlm.train configs/topics_scratch.py data.source=train.tsv data.test_source=test.tsv
+python -m jaxlm.evaluate runs/topics_scratch --split test
+"""
+
+from jaxlm.config import Checkpoint, Data, Evaluation, Optimizer, Records, Run, Tokenizer
+from jaxlm.models import bert
+
+config = Run(
+    model=bert.Config(
+        vocab_size=None,
+        hidden_size=128,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        intermediate_size=512,
+        max_position_embeddings=256,
+        hidden_dropout_prob=0.2,
+    ),
+    task="sequence-classification",
+    workdir="runs/topics_scratch",
+    epochs=10,
+    batch_size=8,
+    data=Data(source="train.tsv", test_source="test.tsv", validation=0.1, sequence_length=256),
+    records=Records(columns=(("label", 0), ("text", 1)), noise=0.1),
+    tokenizer=Tokenizer(kind="wordpiece", vocab_size=8000),
+    optimizer=Optimizer(learning_rate=1e-3, schedule="linear", end=0.0, warmup=100, b2=0.999, weight_decay=0.1),
+    evaluation=Evaluation(every=200),
+    checkpoint=Checkpoint(every=400, keep=1),
+)

@@ -18,7 +18,9 @@ from jaxlm.config import Checkpoint, Data, Evaluation, Logging, Optimizer, Recor
 from jaxlm.models import bert
 
 config = Run(
-    model=bert.Config(vocab_size=None, hidden_size=32, num_hidden_layers=1, num_attention_heads=2, intermediate_size=64, max_position_embeddings=64),
+    model=bert.Config(
+        vocab_size=None, hidden_size=32, num_hidden_layers=1, num_attention_heads=2, intermediate_size=64, max_position_embeddings=64
+    ),
     task="sequence-classification", workdir={workdir!r}, epochs=12, batch_size=4,
     data=Data(source={train!r}, validation=0.2, test_source={test!r}, sequence_length=32, loader="threads", cache={cache!r}),
     tokenizer=Tokenizer(kind="wordpiece", vocab_size=150), optimizer=Optimizer(learning_rate=1e-2, warmup=5),

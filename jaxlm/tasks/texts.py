@@ -20,7 +20,7 @@ class Fitted(NamedTuple):
 def fit_texts(tokenizer: Any, text: str, pair: str | None, length: int) -> Fitted:
     """The ids of a text, or of a pair, with the tokenizer's special tokens: at most `length` of them.
 
-    Tokens are taken from the end of the text that is longer at that moment. Raises DataError for an empty text, or where not
+    Tokens are taken from the end of the longer text first. Raises DataError for an empty text, or where not
     even the special tokens fit.
     """
     for given in (text, pair) if pair is not None else (text,):
@@ -32,22 +32,24 @@ def fit_texts(tokenizer: Any, text: str, pair: str | None, length: int) -> Fitte
         return Fitted(list(whole), list(whole.token_types), 0)
     template = read_template(tokenizer, text, len(texts))
     parts = [list(tokenizer.encode(each, add_special_tokens=False)) for each in texts]
-    over = sum(map(len, parts)) + template.size - length
-    if template.size + len(texts) > length:
+    room = length - template.size
+    if room < len(texts):
         raise DataError(f"a row of {length} tokens has no room for a text between the special tokens: raise data.sequence_length")
-    lost = _longest_first([len(part) for part in parts], over)
-    tokens, types, _ = join(template, [part[: len(part) - count] for part, count in zip(parts, lost, strict=True)])
-    return Fitted(tokens, types, over)
+    kept = _kept([len(part) for part in parts], room)
+    tokens, types, _ = join(template, [part[:count] for part, count in zip(parts, kept, strict=True)])
+    return Fitted(tokens, types, len(whole) - len(tokens))
 
 
-def _longest_first(counts: list[int], over: int) -> list[int]:
-    """How many tokens each text loses, one by one from the longer; of two equal ones from the second.
+def _kept(counts: list[int], room: int) -> list[int]:
+    """How many tokens of each text stay where all together are too many: the longer one is cut first, then both to halves.
 
-    >>> _longest_first([5, 9], 6), _longest_first([3, 3], 1)
-    ([1, 5], [0, 1])
+    >>> _kept([5, 9], 8), _kept([3, 3], 5), _kept([2, 9], 8)
+    ([4, 4], [2, 3], [2, 6])
     """
-    left = list(counts)
-    for _ in range(over):
-        longest = max(range(len(left)), key=lambda i: (left[i], i))
-        left[longest] -= 1
-    return [before - after for before, after in zip(counts, left, strict=True)]
+    if len(counts) == 1:
+        return [room]
+    short = min(counts)
+    long = max(short, room - short)
+    if short + long > room:
+        short, long = room // 2, room - room // 2
+    return [long, short] if counts[0] > counts[1] else [short, long]

@@ -6,7 +6,7 @@
 The sizes are those of ELECTRA-small; the generator has `masking.generator` of its width.
 """
 
-from jaxlm.config import Checkpoint, Data, Evaluation, Optimizer, Run, Tokenizer
+from jaxlm.config import Checkpoint, Data, Evaluation, Masking, Optimizer, Run, Tokenizer
 from jaxlm.models import electra
 
 config = Run(
@@ -16,6 +16,7 @@ config = Run(
     steps=100_000,
     batch_size=128,
     data=Data(source="texts/*.txt", sequence_length=128, validation=0.01),
+    masking=Masking(mask=0.85, random=0.0),
     tokenizer=Tokenizer(kind="wordpiece", vocab_size=30522),
     optimizer=Optimizer(learning_rate=5e-4, schedule="linear", end=0.0, warmup=10_000, b2=0.999, eps=1e-6, weight_decay=0.01),
     evaluation=Evaluation(every=5000),

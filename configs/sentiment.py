@@ -4,9 +4,9 @@
     python -m jaxlm.evaluate runs/sentiment --split test --calibrate
     echo "a quiet, moving film" | python -m jaxlm.predict runs/sentiment
 
-`minilm` is a Hugging Face folder of any encoder; train.tsv, valid.tsv and test.tsv are label TAB text without a header (else:
-records.columns=((text,NAME),(label,NAME))). Five folds instead of the validation file: `folds=5`. Low-rank updates instead of all
-weights: configs/sentiment_lora.py.
+`minilm` is a Hugging Face folder of any encoder; train.tsv, valid.tsv and test.tsv are label TAB text without a header; for other
+columns: 'records.columns=(("text","NAME"),("label","NAME"))'. Five folds instead of the validation file: `folds=5`. Low-rank
+updates instead of all weights: configs/sentiment_lora.py.
 """
 
 from jaxlm.config import Checkpoint, Data, Evaluation, Optimizer, Records, Run

@@ -1,6 +1,6 @@
 """Parts of speech: a small BERT tags the Brown corpus, the first part of each tag, several sentences in a row.
 
-    sed -E 's#/([^ /+-]+)[+-][^ ]*( |$)#/\\1\\2#g' brown/train.txt > train.txt        # of at-hl and nn+bez the first part; so of test.txt
+    sed -E 's#/([^ /+-]+)[+-][^ /]*( |$)#/\\1\\2#g' brown/train.txt > train.txt        # of at-hl and nn+bez the first part; so of test.txt
     python -m jaxlm.train configs/tagging.py pretrained=minilm data.source=train.txt data.test_source=test.txt
     python -m jaxlm.evaluate runs/tagging --split test
     echo "The cat sat on the mat ." | python -m jaxlm.predict runs/tagging

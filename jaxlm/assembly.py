@@ -19,8 +19,8 @@ from jaxlm.config import Run
 from jaxlm.data import batches, example_batches, loader, prepare, sources
 from jaxlm.errors import ConfigError
 from jaxlm.feeding import named_sources, whole
-from jaxlm.labelled import read_texts, resolve_records
-from jaxlm.models import axis_sizes, dims, init_params, input_table, make_model, settings
+from jaxlm.labelled import read_texts, resolve_records, source_of
+from jaxlm.models import axis_sizes, dims, family, init_params, input_table, make_model, settings
 from jaxlm.overrides import choose
 from jaxlm.pretrained import load_body, new_parameters
 from jaxlm.tasks import head_of, task_named
@@ -83,6 +83,7 @@ def _new_parameters(run: Run, model: Any) -> set[str]:
 def check_run(run: Run, mesh: jax.sharding.Mesh | None) -> None:
     """Refuse what cannot be, with the key to change."""
     check_ranges(run)
+    check_task(run)
     if run.batch_size % run.accumulate:
         raise ConfigError(f"batch_size={run.batch_size} is not divisible by accumulate={run.accumulate}")
     sizes = {**axis_sizes(run.model), "batch": run.batch_size // run.accumulate}
@@ -95,12 +96,20 @@ def check_run(run: Run, mesh: jax.sharding.Mesh | None) -> None:
     length, limit = run.data.sequence_length, dims(run.model).context
     if limit is not None and length > limit:
         raise ConfigError(f"data.sequence_length={length} exceeds the model's {limit} positions: lower it or raise the model's")
+    if run.evaluation.batches is not None and task_named(run.task).RECORDS:
+        raise ConfigError(
+            f"evaluation.batches={run.evaluation.batches} is of running text: labelled records are measured all; leave it out"
+        )
     if run.loss.chunk is not None and run.task != "causal-lm":
         raise ConfigError(f"loss.chunk={run.loss.chunk} is of task=causal-lm; task={run.task} has few logits: leave it out")
     if run.loss.chunk is not None and length % run.loss.chunk:
         raise ConfigError(f"loss.chunk={run.loss.chunk} does not divide data.sequence_length={length}")
     choose("compute.dtype", run.compute.dtype, ("float32", "bfloat16", "float16"))
     choose("data.loader", run.data.loader, loader.LOADERS)
+    if run.masking.mask + run.masking.random > 1:
+        raise ConfigError(f"masking.mask={run.masking.mask} and masking.random={run.masking.random} are shares of one whole: lower one")
+    if (run.data.fold or run.data.fraction != 1) and not task_named(run.task).RECORDS:
+        raise ConfigError(f"data.fold and data.fraction divide labelled records; task={run.task} learns from running text: leave them out")
     plans = example_batches.PLANS if task_named(run.task).RECORDS else batches.PACKINGS
     choose("data.packing", run.data.packing or next(iter(plans)), plans)
     traced = run.profile.steps
@@ -109,9 +118,10 @@ def check_run(run: Run, mesh: jax.sharding.Mesh | None) -> None:
 
 
 COUNTS = """steps batch_size accumulate data.sequence_length data.prefetch evaluation.every evaluation.batches evaluation.patience
-    checkpoint.every checkpoint.keep logging.every loss.chunk optimizer.decay""".split()  # each at least 1, or None
-POSITIVE = ("optimizer.learning_rate", "optimizer.clip", "optimizer.eps")
-SHARES = ("loss.label_smoothing", "optimizer.b1", "optimizer.b2", "optimizer.momentum", "optimizer.ema")  # in [0, 1)
+    checkpoint.every checkpoint.keep logging.every loss.chunk optimizer.decay
+    records.question records.answer records.n_best""".split()  # each at least 1, or None
+POSITIVE = ("optimizer.learning_rate", "optimizer.clip", "optimizer.eps", "epochs")
+SHARES = ("loss.label_smoothing", "optimizer.b1", "optimizer.b2", "optimizer.momentum", "optimizer.ema", "records.noise")  # in [0, 1)
 
 
 def check_ranges(run: Run) -> None:
@@ -121,7 +131,12 @@ def check_ranges(run: Run) -> None:
         (COUNTS, lambda x: x >= 1, "at least 1"),
         (POSITIVE, lambda x: 0 < x < math.inf, "a positive number"),
         (SHARES, lambda x: 0 <= x < 1, "at least 0 and less than 1"),
-        (("optimizer.warmup", "logging.samples"), lambda x: x >= 0, "at least 0"),
+        (
+            ("optimizer.warmup", "logging.samples", "records.stride", "loss.r_drop", "loss.z_loss", "masking.detection"),
+            lambda x: x >= 0,
+            "at least 0",
+        ),
+        (("masking.rate", "masking.mask", "masking.random", "masking.swap", "masking.generator"), lambda x: 0 <= x <= 1, "from 0 to 1"),
     ):
         for key in keys:
             if value(key) is not None and not fits(value(key)):
@@ -133,10 +148,13 @@ def make_tokenizer(run: Run, say: Say, workers: int = 0) -> Tokenizer:
 
     `workers`: processes that clean those documents; fewer than two: this one.
     """
-    if run.tokenizer.path or run.pretrained:
-        return load_tokenizer(run.tokenizer.path or run.pretrained)
-    names = [name for name, _ in named_sources(run)]
+    begun = Path(run.workdir).expanduser() / "tokenizer"
+    if run.pretrained and not run.tokenizer.path:
+        return load_tokenizer(begun if begun.is_dir() else run.pretrained)
+    if run.tokenizer.path:
+        return load_tokenizer(run.tokenizer.path)
     records = task_named(run.task).RECORDS
+    names = [source_of(run, "train")] if records else [name for name, _ in named_sources(run)]
     marks = [sources.fingerprint(name, run.data.data_dir) for name in names]
     parts = [names, marks, run.data.column, run.data.split, run.data.validation, run.tokenizer.kind, run.tokenizer.vocab_size]
     parts += [[prepare.cleaning_digest(run.data, name, say, workers) for name in names]] if run.data.clean else []
@@ -151,6 +169,22 @@ def make_tokenizer(run: Run, say: Say, workers: int = 0) -> Tokenizer:
     return tokenizer
 
 
+def check_task(run: Run, tokenizer: Tokenizer | None = None) -> None:
+    """Refuse a task that the model's family, as it is configured, cannot learn."""
+    names = family(run.model).NAMES
+    if head_of(run.task) == "pretraining" and not any("relation/" in str(row.ours) for row in names.heads):
+        raise ConfigError(f"task={run.task} needs a head over pairs of texts: {run.model.model_type} has none, BERT and ALBERT have")
+    if run.task == "causal-lm" and not getattr(run.model, "is_decoder", True):
+        raise ConfigError(
+            f"task=causal-lm: this {run.model.model_type} sees what comes after; set model.is_decoder=true, or task=masked-lm"
+        )
+    ends = getattr(run.model, "eos_token_id", None)
+    if run.task == "sequence-classification" and "seq2seq-lm" in names.architectures and tokenizer and ends != tokenizer.eos_id:
+        raise ConfigError(
+            f"model.eos_token_id={ends}: texts are read at their end, which is {tokenizer.eos_id} in this tokenizer; set it so"
+        )
+
+
 def resolve(run: Run, tokenizer: Tokenizer) -> Run:
     """The run with what the tokenizer and the data decide: the model's vocabulary, the labels."""
     size = run.model.vocab_size
@@ -158,6 +192,7 @@ def resolve(run: Run, tokenizer: Tokenizer) -> Run:
         raise ConfigError(f"model.vocab_size={size} is smaller than the tokenizer's {tokenizer.vocab_size}: raise it, or leave it out")
     if size is None:
         run = dataclasses.replace(run, model=dataclasses.replace(run.model, vocab_size=tokenizer.vocab_size))
+    check_task(run, tokenizer)
     return resolve_records(run)
 
 

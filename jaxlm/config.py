@@ -83,9 +83,9 @@ class Tuning:
 
 @dataclasses.dataclass(frozen=True)
 class Tokenizer:
-    """The tokenizer: trained on the run's own training documents, or loaded from `path`."""
+    """The tokenizer: loaded from `path`, or from the run's `pretrained`, or trained on the run's own training data."""
 
-    kind: str = "bpe"  # "bpe" (byte-level) or "char"
+    kind: str = "bpe"  # "bpe" (byte-level), "wordpiece", "unigram", "word" or "char"
     vocab_size: int = 4096
     path: str | None = None
 
@@ -199,22 +199,23 @@ class Run:
     profile: Profile = Profile()
 
 
-def parse(arguments: list[str], default: Run, read_model: Callable[[str], Any] | None = None) -> Run:
+def parse(arguments: list[str], default: Run, read_model: Callable[[Run], Any] | None = None) -> Run:
     """The configuration that a command line names (none: the default), with its overrides.
 
     Args:
-      read_model: path of a pretrained model -> its Config, for a run that names one and has no `model` of its own.
+      read_model: run -> the Config of its pretrained model, for one that names it and has no `model` of its own.
 
     Raises ConfigError for anything that is neither one config file nor key=value.
     """
     named = [argument for argument in arguments if "=" not in argument]
     if len(named) > 1:
         raise ConfigError(f"{named[1]!r}: one config file at most; overrides are of the form key=value")
-    run = load_file(named[0]) if named else default
     changes = [argument for argument in arguments if "=" in argument]
+    started = any(change.startswith("pretrained=") for change in changes)
+    run = load_file(named[0]) if named else Run() if started else default
     run = override(run, [change for change in changes if not change.startswith("model.")])
     if run.model is None and run.pretrained and read_model:
-        run = dataclasses.replace(run, model=read_model(run.pretrained))
+        run = dataclasses.replace(run, model=read_model(run))
     if run.model is None:
         raise ConfigError("there is no model: name a pretrained one, pretrained=PATH, or a `model` in the config file")
     return override(run, [change for change in changes if change.startswith("model.")])
@@ -262,8 +263,23 @@ def _build(kind: type, values: dict[str, Any]) -> Any:
     return kind(**{k: tuples(v) for k, v in values.items() if k in names})
 
 
-FIXED = ("model", "task", "pretrained", "seed", "batch_size", "loss", "data", "records", "masking", "tuning", "tokenizer", "optimizer")
-FREE_WITHIN = {"data": {"loader", "prefetch", "cache"}}
+FIXED = (
+    "model",
+    "task",
+    "pretrained",
+    "seed",
+    "batch_size",
+    "loss",
+    "evaluation",
+    "data",
+    "records",
+    "masking",
+    "tuning",
+    "tokenizer",
+    "optimizer",
+)
+FREE_WITHIN = {"data": {"loader", "prefetch", "cache", "test_source"}, "records": {"null_threshold", "n_best", "answer"}}
+FREE_WITHIN["evaluation"] = {"every", "batches", "patience"}
 
 
 def differences(old: dict[str, Any], new: dict[str, Any]) -> list[str]:

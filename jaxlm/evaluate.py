@@ -12,6 +12,7 @@ import sys
 from pathlib import Path
 
 from jaxlm.command import OptionParser, run_command
+from jaxlm.errors import ConfigError
 from jaxlm.finished import Wanted, calibrate, evaluate, reliability_lines
 
 
@@ -26,6 +27,8 @@ def main(arguments: list[str]) -> None:
     found = evaluate(wanted, say)
     print("\n".join(f"{name:<28} {value:.4f}" for name, value in found.metrics.items()))
     print("\n".join(reliability_lines(found)))
+    if options.output and not found.predictions:
+        raise ConfigError("--output is of labelled records: running text has no predictions; leave it out")
     if options.output:
         lines = (json.dumps(row, ensure_ascii=False) for row in found.predictions)
         Path(options.output).write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")

@@ -33,6 +33,10 @@ def make_validation(problem: Any, stores: Stores, tokenizer: Tokenizer) -> Calla
 
     def evaluate(params: Any) -> dict[str, float]:
         outputs, loss = collect(problem, made[0], forward, params, tokenizer)
+        if loss is None:
+            raise DataError(
+                "the validation records have no labels: name their column in records.columns, or another data.validation_source"
+            )
         return {"loss": loss, **problem.task.metrics(outputs, examples, problem.run.records)}
 
     return evaluate
@@ -79,8 +83,8 @@ def make_forward(problem: Any, dropout: bool = False) -> Callable[..., tuple[jax
 
 def collect(
     problem: Any, made: ExampleBatches, forward: Callable, params: Any, tokenizer: Tokenizer, seed: int = 0
-) -> tuple[Outputs, float]:
-    """The outputs of all examples, in their order, and the mean loss."""
+) -> tuple[Outputs, float | None]:
+    """The outputs of all examples, in their order, and the mean loss (None where nothing has a label)."""
     place, make = placer(problem, made, tokenizer)
     outputs: dict[int, np.ndarray] = {}
     total = weight = 0.0
@@ -89,7 +93,7 @@ def collect(
         loss, count, logits = forward(params, batch, jax.random.fold_in(key, step))
         total, weight = total + float(loss), weight + float(count)
         outputs |= _cut_out(whole(logits), made, step)
-    return [outputs[i] for i in range(len(made.examples))], total / max(weight, 1.0)
+    return [outputs[i] for i in range(len(made.examples))], total / weight if weight else None
 
 
 def _cut_out(logits: np.ndarray, made: ExampleBatches, step: int) -> dict[int, np.ndarray]:
@@ -106,9 +110,3 @@ def _cut_out(logits: np.ndarray, made: ExampleBatches, step: int) -> dict[int, n
 def read_example(examples: Examples, number: int) -> dict[str, Any]:
     """An example as tasks want it: its columns, and "about"."""
     return {name: examples.column(name, number) for name in examples.columns} | {"about": examples.about(number)}
-
-
-def check_labelled(examples: list[dict[str, Any]], split: str) -> None:
-    """Refuse to measure without a label."""
-    if not any(np.any(example.get("weights", 1)) for example in examples):
-        raise DataError(f"the records of {split} have no labels: nothing can be measured; use python -m jaxlm.predict")

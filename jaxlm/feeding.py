@@ -44,6 +44,10 @@ def make_stores(run: Run, tokenizer: Tokenizer, say: Say) -> tuple[Stores, Store
     if task_named(run.task).RECORDS:
         train, held = labelled.make_examples(run, tokenizer, say)
         return [train], [held] if held is not None else []
+    if run.data.validation_source:
+        whole = dataclasses.replace(run.data, validation=0.0, validation_source=None)
+        stores = [prepare.prepare(whole, name, tokenizer, say)[0] for name, _ in named_sources(run)]
+        return stores, [prepare.prepare(whole, run.data.validation_source, tokenizer, say)[0]]
     pairs = [prepare.prepare(run.data, name, tokenizer, say) for name, _ in named_sources(run)]
     return [train for train, _ in pairs], [held for _, held in pairs if held is not None and held.tokens > 0]
 
@@ -58,6 +62,8 @@ def data_digest(stores: Stores) -> str:
 
 def held_out_texts(run: Run) -> Iterator[str]:
     """The validation documents of all sources."""
+    if run.data.validation_source:
+        return prepare.training_documents(dataclasses.replace(run.data, validation=0.0), run.data.validation_source)
     return (text for name, _ in named_sources(run) for text in prepare.validation_documents(run.data, name))
 
 

@@ -26,6 +26,7 @@ from jaxlm.pretrained import load
 from jaxlm.runs import read_run
 from jaxlm.tasks import task_named
 from jaxlm.text.tokenizer import Tokenizer, load_tokenizer
+from jaxlm.uncertainty import all_decisions, pooled, with_uncertainty
 
 Say = Callable[[str], None]
 CALIBRATION = "calibration.json"  # in a run directory
@@ -50,6 +51,8 @@ class Found:
     metrics: dict[str, float]
     predictions: list[dict[str, Any]]
     reliability: calibration.Reliability | None = None
+    outputs: Outputs = dataclasses.field(default_factory=list)
+    rows: list[dict[str, Any]] = dataclasses.field(default_factory=list)  # the examples of the outputs
 
 
 @dataclasses.dataclass(frozen=True)
@@ -61,6 +64,7 @@ class Member:
     model: Any
     params: Any
     tokenizer: Tokenizer
+    step: int  # of the checkpoint
     mesh: None = None
 
     @property
@@ -74,48 +78,55 @@ class Member:
 
 def open_member(directory: str, batch_size: int | None = None) -> Member:
     """A run with its best parameters. Raises DataError where there is none."""
-    run, _ = read_run(directory)
+    run, folder = read_run(directory)
     model, params = load(directory)
-    threshold = read_calibration(directory).get("null_threshold", run.records.null_threshold)
+    step = int(folder.name)
+    threshold = read_calibration(directory, step).get("null_threshold", run.records.null_threshold)
     records = dataclasses.replace(run.records, null_threshold=threshold)
     run = dataclasses.replace(run, accumulate=1, batch_size=batch_size or run.batch_size, records=records)
-    return Member(directory, run, model, params, load_tokenizer(directory))
+    return Member(directory, run, model, params, load_tokenizer(directory), step)
 
 
 def open_members(wanted: Wanted) -> list[Member]:
-    """All runs, which must be of one task, one set of labels and one tokenizer."""
+    """All runs, which must be of one task, one set of labels and one tokenizer, and must have held out the same records."""
     members = [open_member(directory, wanted.batch_size) for directory in wanted.directories]
-    for member in members[1:]:
-        for what, one, other in (
-            ("task", members[0].run.task, member.run.task),
-            ("labels", members[0].run.records.labels, member.run.records.labels),
-            ("tokenizer", members[0].tokenizer.digest, member.tokenizer.digest),
-        ):
-            if one != other:
+    marks = [_marks(member, wanted) for member in members]
+    for member, mark in zip(members, marks, strict=True):
+        for what in mark:
+            if mark[what] != marks[0][what]:
                 raise ConfigError(
                     f"{member.directory} and {members[0].directory} differ in their {what}: an ensemble is of runs that agree"
                 )
     return members
 
 
+def _marks(member: Member, wanted: Wanted) -> dict[str, Any]:
+    records, data = member.run.records, member.run.data
+    marks = {"task": member.run.task, "labels": (records.kind, records.scheme, records.labels), "tokenizer": member.tokenizer.digest}
+    if wanted.split == "validation" and not wanted.data:
+        marks["held-out records"] = (data.source, data.validation, data.validation_source, data.fold)
+    return marks
+
+
 def evaluate(wanted: Wanted, say: Say) -> Found:
     """The metrics of a split, and the predictions behind them. Raises DataError for a split without labels, or that is not there."""
     members = open_members(wanted)
     first = members[0]
+    if wanted.split not in labelled.SPLITS:
+        raise ConfigError(f"--split {wanted.split}: the splits are {', '.join(labelled.SPLITS)}")
     if not first.task.RECORDS:
         return Found(_of_documents(members, wanted, say), [])
     examples = split_examples(first, wanted, say)
     rows = [read_example(examples, i) for i in range(len(examples))]
-    samples, losses = predict_examples(members, examples, wanted)
-    outputs = pooled(samples, first)
-    metrics = first.task.metrics(outputs, rows, first.run.records)
-    if not metrics:
+    samples, losses = predict_examples(members, examples, wanted, say)
+    if None in losses:
         raise DataError(f"the {wanted.split} records have no labels: nothing can be measured; python -m jaxlm.predict only predicts")
-    predictions = first.task.predictions(outputs, rows, first.run.records)
+    outputs = pooled(samples, rows, first.task, first.run.records)
+    metrics = {"loss": float(np.mean(losses)), **first.task.metrics(outputs, rows, first.run.records)}
     numbers = dict.fromkeys(map(int, examples.records))  # examples of one record are neighbours
+    predictions = first.task.predictions(outputs, rows, first.run.records)
     predictions = [{"record": number, **row} for number, row in zip(numbers, predictions, strict=True)]
-    found = Found({"loss": float(np.mean(losses)), **metrics}, predictions)
-    return _with_trust(found, samples, rows, first)
+    return _with_trust(Found(metrics, predictions, None, outputs, rows), samples, first)
 
 
 def split_examples(member: Member, wanted: Wanted, say: Say) -> Examples:
@@ -124,8 +135,6 @@ def split_examples(member: Member, wanted: Wanted, say: Say) -> Examples:
     if wanted.data:
         run = dataclasses.replace(run, data=dataclasses.replace(run.data, test_source=wanted.data))
         return labelled.make_examples(run, member.tokenizer, say, "test")[0]
-    if wanted.split not in labelled.SPLITS:
-        raise ConfigError(f"--split {wanted.split}: the splits are {', '.join(labelled.SPLITS)}")
     if wanted.split == "test":
         if run.data.test_source is None:
             raise ConfigError(f"{member.directory} names no test data (data.test_source): give it, --data SOURCE")
@@ -136,17 +145,19 @@ def split_examples(member: Member, wanted: Wanted, say: Say) -> Examples:
     return train if wanted.split == "train" else held
 
 
-def predict_examples(members: list[Member], examples: Examples, wanted: Wanted) -> tuple[list[Outputs], list[float]]:
-    """The outputs of every member, or of every dropout of every member, in natural units (tempered), and their losses."""
+def predict_examples(
+    members: list[Member], examples: Examples, wanted: Wanted, say: Say = lambda text: None
+) -> tuple[list[Outputs], list[float | None]]:
+    """The outputs of every member, or of every dropout of every member, by its kept temperature, and their losses before that."""
     samples, losses = [], []
     for member in members:
         packing = member.run.data.packing or example_batches.PACKED
         plan = example_batches.plan(examples, packing, member.run.data.sequence_length, None)
         made = ExampleBatches(examples, plan, member.run.batch_size, None)
-        forward, temperature = (
-            make_forward(member, wanted.samples > 0),
-            read_calibration(member.directory).get("temperature", 1.0) if wanted.calibrated else 1.0,
-        )
+        forward = make_forward(member, wanted.samples > 0)
+        temperature = read_calibration(member.directory, member.step).get("temperature", 1.0) if wanted.calibrated else 1.0
+        if temperature != 1.0:
+            say(f"{member.directory}: temperature {temperature:.3f}, as calibrated")
         for seed in range(max(1, wanted.samples)):
             outputs, loss = collect(member, made, forward, member.params, member.tokenizer, seed)
             samples.append([output / temperature for output in outputs])
@@ -154,24 +165,13 @@ def predict_examples(members: list[Member], examples: Examples, wanted: Wanted) 
     return samples, losses
 
 
-def pooled(samples: list[Outputs], member: Member) -> Outputs:
-    """One output an example: the logarithm of the mean probability of classes, the mean of everything else."""
-    if len(samples) == 1:
-        return samples[0]
-    classes = getattr(member.task, "CLASSES", False) and member.run.records.kind == "one"
-    if not classes:
-        return [np.mean(group, axis=0) for group in zip(*samples, strict=True)]
-    tiny = np.finfo(np.float32).tiny
-    return [np.log(np.maximum(calibration.to_probabilities(np.stack(group)).mean(0), tiny)) for group in zip(*samples, strict=True)]
-
-
-def _with_trust(found: Found, samples: list[Outputs], rows: list[dict[str, Any]], member: Member) -> Found:
+def _with_trust(found: Found, samples: list[Outputs], member: Member) -> Found:
     """The same with calibration errors, and with the uncertainty of several predictions."""
-    options = member.run.records
-    if not getattr(member.task, "CLASSES", False) or options.kind != "one":
+    decisions = all_decisions(samples, found.rows, member.task, member.run.records)
+    if decisions is None:
         return found
-    logits, labels = labelled_logits(samples, rows)
-    shares = calibration.to_probabilities(logits)
+    known = decisions[1] >= 0
+    shares, labels = calibration.to_probabilities(decisions[0])[:, known], decisions[1][known]
     mean = calibration.mean_probabilities(shares)
     metrics = found.metrics | {
         "calibration_error": calibration.expected_calibration_error(mean, labels),
@@ -182,30 +182,17 @@ def _with_trust(found: Found, samples: list[Outputs], rows: list[dict[str, Any]]
     if len(samples) > 1:
         total, between = calibration.predictive_entropy(shares), calibration.mutual_information(shares)
         metrics |= {"predictive_entropy": float(total.mean()), "mutual_information": float(between.mean())}
-        predictions = _with_uncertainty(predictions, samples)
-    return Found(metrics, predictions, calibration.reliability(mean, labels))
-
-
-def labelled_logits(samples: list[Outputs], rows: list[dict[str, Any]]) -> tuple[np.ndarray, np.ndarray]:
-    """Logits [K, N, C] and labels [N] of the tokens whose labels count."""
-    counted = [np.flatnonzero(row["weights"] > 0) for row in rows]
-    logits = [np.concatenate([output[at] for output, at in zip(outputs, counted, strict=True)]) for outputs in samples]
-    labels = np.concatenate([row["labels"][at] for row, at in zip(rows, counted, strict=True)])
-    return np.stack(logits).astype(np.float64), labels
-
-
-def _with_uncertainty(predictions: list[dict[str, Any]], samples: list[Outputs]) -> list[dict[str, Any]]:
-    """Of whole texts: what is uncertain about each, in nats."""
-    if len(predictions) != len(samples[0]) or "label" not in predictions[0]:
-        return predictions
-    shares = calibration.to_probabilities(np.stack([[output[0] for output in outputs] for outputs in samples]))
-    more = zip(calibration.predictive_entropy(shares), calibration.mutual_information(shares), strict=True)
-    return [{**row, "entropy": float(h), "mutual_information": float(i)} for row, (h, i) in zip(predictions, more, strict=True)]
+        predictions = with_uncertainty(predictions, samples, found.rows, member.task, member.run.records)
+    return dataclasses.replace(found, metrics=metrics, predictions=predictions, reliability=calibration.reliability(mean, labels))
 
 
 def calibrate(directory: str, wanted: Wanted, say: Say) -> str:
     """Fit a run's temperature, or of questions that may have no answer its null threshold, on its validation records, and keep it."""
     member = open_member(directory, wanted.batch_size)
+    if not member.task.RECORDS:
+        raise ConfigError(
+            f"--calibrate is of labelled records; {directory} (task={member.run.task}) learns from running text: leave it out"
+        )
     wanted = dataclasses.replace(wanted, split="validation", data=None, samples=0, calibrated=False)
     examples = split_examples(member, wanted, say)
     rows = [read_example(examples, i) for i in range(len(examples))]
@@ -214,26 +201,29 @@ def calibrate(directory: str, wanted: Wanted, say: Say) -> str:
         threshold = member.task.fit_threshold(outputs, rows, member.run.records)
         kept, line = {"null_threshold": threshold}, f"null threshold {threshold:.3f}"
     else:
-        kept, line = _temperature(directory, outputs, rows, member)
-    write_atomically(Path(directory) / CALIBRATION, json.dumps(kept | {"examples": len(examples)}).encode())
+        kept, line = _temperature(outputs, rows, member)
+    content = json.dumps(kept | {"step": member.step, "examples": len(examples)})
+    write_atomically(Path(directory) / CALIBRATION, content.encode())
     return f"{directory}: {line}"
 
 
-def _temperature(directory: str, outputs: Outputs, rows: list[dict[str, Any]], member: Member) -> tuple[dict[str, float], str]:
-    if not getattr(member.task, "CLASSES", False) or member.run.records.kind != "one":
-        raise ConfigError(f"--calibrate fits probabilities of classes; {directory} (task={member.run.task}) has none")
-    logits, labels = labelled_logits([outputs], rows)
-    found = calibration.fit_temperature(logits[0], labels)
-    error = lambda t: calibration.expected_calibration_error(calibration.to_probabilities(logits[0], t), labels)
+def _temperature(outputs: Outputs, rows: list[dict[str, Any]], member: Member) -> tuple[dict[str, float], str]:
+    decisions = all_decisions([outputs], rows, member.task, member.run.records)
+    if decisions is None:
+        raise ConfigError(f"--calibrate fits probabilities of classes; {member.directory} (task={member.run.task}) has none: leave it out")
+    logits, labels = decisions[0][0][decisions[1] >= 0], decisions[1][decisions[1] >= 0]
+    found = calibration.fit_temperature(logits, labels)
+    error = lambda t: calibration.expected_calibration_error(calibration.to_probabilities(logits, t), labels)
     return {
         "temperature": found
     }, f"temperature {found:.3f}, calibration error on the validation records {error(1.0):.4f} -> {error(found):.4f}"
 
 
-def read_calibration(directory: str) -> dict[str, float]:
-    """What `calibrate` has kept in a run."""
+def read_calibration(directory: str, step: int) -> dict[str, float]:
+    """What `calibrate` has kept for this checkpoint of a run; nothing where it was fitted to another."""
     path = Path(directory) / CALIBRATION
-    return json.loads(path.read_text()) if path.is_file() else {}
+    kept = json.loads(path.read_text()) if path.is_file() else {}
+    return kept if kept.get("step") == step else {}
 
 
 def reliability_lines(found: Found) -> list[str]:
@@ -256,11 +246,13 @@ def _of_documents(members: list[Member], wanted: Wanted, say: Say) -> dict[str, 
     return make_validation(member, train if source or wanted.split == "train" else held, member.tokenizer)(member.params)
 
 
-def predict_records(members: list[Member], records: Iterable[tuple[str, dict[str, Any]]], wanted: Wanted) -> list[dict[str, Any]]:
+def predict_records(members: list[Member], records: Iterable[tuple[str, dict[str, Any]]], wanted: Wanted, say: Say) -> list[dict[str, Any]]:
     """A prediction for each (where, record), in order. Raises DataError naming the place of a record that cannot be predicted."""
     first = members[0]
     examples = in_memory(list(labelled.make_features(((n, *pair) for n, pair in enumerate(records)), first.run, first.tokenizer)))
+    if examples.cut:
+        say(f"{examples.cut_records} records were cut to {first.run.data.sequence_length} tokens and lost {examples.cut}")
     rows = [read_example(examples, i) for i in range(len(examples))]
     samples, _ = predict_examples(members, examples, wanted)
-    predictions = first.task.predictions(pooled(samples, first), rows, first.run.records)
-    return _with_uncertainty(predictions, samples) if len(samples) > 1 else predictions
+    predictions = first.task.predictions(pooled(samples, rows, first.task, first.run.records), rows, first.run.records)
+    return with_uncertainty(predictions, samples, rows, first.task, first.run.records) if len(samples) > 1 else predictions

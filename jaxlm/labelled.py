@@ -6,6 +6,7 @@ Read first: `data/records.py`, `data/selection.py`, a task over records such as 
 
 import contextlib
 import dataclasses
+import re
 import shutil
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
@@ -17,7 +18,7 @@ from jaxlm.atomic import one_at_a_time
 from jaxlm.config import Run
 from jaxlm.data import selection, sources
 from jaxlm.data.examples import FORMAT, Examples, open_examples, write_examples
-from jaxlm.data.records import read_records
+from jaxlm.data.records import class_order, named_columns, read_records
 from jaxlm.data.shards import digest_of
 from jaxlm.errors import ConfigError, DataError
 from jaxlm.tasks import task_named
@@ -30,26 +31,36 @@ TEXTS = ("text", "pair", "question", "context")  # roles that hold text
 MODEL_KINDS = {"one": "single_label_classification", "several": "multi_label_classification", "regression": "regression"}
 
 
-def read_split(run: Run, split: str) -> Numbered:
-    """The labelled records of a split that has a source, before they are divided."""
-    task = task_named(run.task)
+def source_of(run: Run, split: str) -> str:
+    """The source of a split. Raises ConfigError for a mixture."""
     source = {"train": run.data.source, "validation": run.data.validation_source, "test": run.data.test_source}[split]
     if not isinstance(source, str):
         raise ConfigError(f"data.source={source!r}: task={run.task} learns from one source of records, not from a mixture")
-    wanted = getattr(task, "LABELLED", task.REQUIRED) if split == "train" else task.REQUIRED
+    return source
+
+
+def read_split(run: Run, split: str) -> Numbered:
+    """The labelled records of a split that has a source, before they are divided."""
+    task, source = task_named(run.task), source_of(run, split)
+    wanted = task.REQUIRED
+    if split == "train":  # a column that is named, and not there, is a slip of the pen
+        wanted = tuple(dict.fromkeys((*getattr(task, "LABELLED", wanted), *named_columns(run.records))))
     return read_records(source, run.task, run.data, run.records, task.ROLES, wanted)
 
 
 def read_texts(run: Run) -> Iterator[str]:
-    """The texts of the training records, for a tokenizer to learn from."""
+    """The texts of the records that are trained on, for a tokenizer to learn from."""
     texts = getattr(task_named(run.task), "texts", lambda record: [record[role] for role in TEXTS if isinstance(record.get(role), str)])
-    return (text for _, record in read_split(run, "train") for text in texts(record))
+    for side, (where, record) in zip(_sides(run), read_split(run, "train"), strict=True):
+        with _at(where):
+            found = texts(record) if side == selection.TRAIN else []
+        yield from found
 
 
 def find_labels(run: Run) -> tuple[str, ...]:
-    """The names of the labels in the training records, in order: as numbers where all are, else by the alphabet.
+    """The names of the labels in the training records: in the order of a TFDS set's own ids, as numbers, or by the alphabet.
 
-    Raises DataError where there are none, or one alone.
+    Raises DataError where there are fewer than two, or numbers with a fraction, which are no classes.
     """
     task, found = task_named(run.task), set()
     for where, record in read_split(run, "train"):
@@ -57,8 +68,13 @@ def find_labels(run: Run) -> tuple[str, ...]:
             found.update(task.label_names(record, run.records))
     if len(found) < 2 and run.records.kind == "one":
         raise DataError(f"the records of {run.data.source} have {len(found)} different labels: a classification needs two at least")
-    numbers = all(name.lstrip("-").isdigit() for name in found)
-    return tuple(sorted(found, key=int if numbers else None))
+    if all(re.fullmatch(r"-?\d*\.?\d+(e-?\d+)?", name) for name in found) and any("." in name for name in found):
+        raise DataError(f"the labels of {run.data.source} are numbers such as {max(found, key=len)}: set records.kind=regression")
+    known = class_order(run.data.source, run.data, run.records, run.task)
+    if known is not None and found <= set(known):
+        return known
+    whole = all(re.fullmatch("-?[0-9]+", name) for name in found)
+    return tuple(sorted(found, key=(lambda name: (int(name), name)) if whole else None))
 
 
 def resolve_records(run: Run) -> Run:
@@ -110,12 +126,10 @@ def describe(examples: Examples, split: str, length: int) -> str:
 
 def _key(run: Run, tokenizer: Tokenizer, split: str) -> str:
     """A digest of all that a split's examples depend on."""
-    data, names = run.data, ("source", "validation_source", "test_source")
-    source = getattr(data, names[SPLITS.index(split)])
-    name, _, part = source.partition("@")
+    data, source = run.data, source_of(run, split)
     divided = [data.validation, data.fraction, data.fold, data.validation_source is None] if split == "train" else []
     options = dataclasses.replace(run.records, noise=0.0, null_threshold=0.0, n_best=0)  # of no meaning to the examples
-    marks = [sources.fingerprint(name if name.startswith("tfds:") else source, data.data_dir), part, data.split]
+    marks = [sources.fingerprint(source, data.data_dir), data.split]
     task = [run.task, dataclasses.asdict(options), data.sequence_length, tokenizer.digest]
     return digest_of("examples", FORMAT, split, source, *marks, *divided, *task)
 

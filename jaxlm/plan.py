@@ -6,7 +6,7 @@ that the tokenizer would fill in is taken as `tokenizer.vocab_size`.
 
 import dataclasses
 
-from jaxlm import assembly, config, default, sharding
+from jaxlm import assembly, config, default, pretrained, sharding
 from jaxlm.command import run_command
 from jaxlm.planning.banner import memory_lines, model_lines, plan_memory, token_flops
 from jaxlm.planning.flops import FORMULA
@@ -14,7 +14,7 @@ from jaxlm.planning.flops import FORMULA
 
 def main(arguments: list[str]) -> None:
     """Shapes only: the same estimator as the banner of a training run."""
-    run = config.parse(arguments, default.config)
+    run = config.parse(arguments, default.config, pretrained.read_model)
     if run.model.vocab_size is None:
         run = dataclasses.replace(run, model=dataclasses.replace(run.model, vocab_size=run.tokenizer.vocab_size))
     problem = assembly.make_problem(run, sharding.make_mesh(run.mesh))

@@ -26,18 +26,28 @@ def main(arguments: list[str]) -> None:
     options = parse(arguments)
     wanted = Wanted(tuple(options.directories), samples=options.samples, batch_size=options.batch_size)
     members = open_members(wanted)
-    lines = (line.rstrip("\n") for line in sys.stdin)
+    if members[0].run.task == "masked-lm" and (len(members) > 1 or options.samples):
+        raise ConfigError("masked words are predicted by one run without --samples: leave the others out")
+    lines = (line.rstrip("\n") for line in _stdin())
     for row in _masked(members[0], lines, options.top) if members[0].run.task == "masked-lm" else _records(members, lines, wanted):
         print(json.dumps(row, ensure_ascii=False))
 
 
+def _stdin() -> Iterator[str]:
+    try:
+        yield from sys.stdin
+    except UnicodeDecodeError as error:
+        raise DataError(f"standard input is not UTF-8 text ({error}): convert it") from error
+
+
 def _records(members: list[Member], lines: Iterable[str], wanted: Wanted) -> Iterator[dict[str, Any]]:
-    run = members[0].run
+    run, say = members[0].run, lambda text: print(text, file=sys.stderr)
     if not members[0].task.RECORDS:
-        raise ConfigError(f"a run of task={run.task} predicts no records: python -m jaxlm.generate {members[0].directory}")
+        mend = f"python -m jaxlm.generate {members[0].directory}" if run.task == "causal-lm" else "python -m jaxlm.evaluate measures it"
+        raise ConfigError(f"a run of task={run.task} predicts no records: {mend}")
     numbered = enumerate(lines, 1)
     while group := list(itertools.islice(numbered, AHEAD)):
-        yield from predict_records(members, [(f"line {n}", line_record(line, n, run)) for n, line in group], wanted)
+        yield from predict_records(members, [(f"line {n}", line_record(line, n, run)) for n, line in group], wanted, say)
 
 
 def _masked(member: Member, lines: Iterable[str], top: int) -> Iterator[dict[str, Any]]:

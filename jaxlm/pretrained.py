@@ -52,6 +52,15 @@ def load(path: str | Path, task: str | None = None, dtype: str | None = None) ->
     return from_checkpoint(folders.open_checkpoint(path), task, dtype)[:2]
 
 
+def read_model(run: config.Run) -> Any:
+    """The Config of a run without a `model` of its own: as it has begun, or that of the pretrained model."""
+    begun = Path(run.workdir).expanduser() / "config.json"
+    if not begun.is_file():
+        return read_config(run.pretrained)
+    values = json.loads(begun.read_text(encoding="utf-8"))["model"]
+    return config.from_dict({"model": values}, family_named(values["model_type"]).Config).model
+
+
 def read_config(path: str | Path) -> Any:
     """The family's Config of whatever `load` takes; a vocabulary that has a table of its own is untied in it."""
     path = hub.find(path)

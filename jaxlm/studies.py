@@ -7,13 +7,18 @@ divides the records; `finished.py`.
 import dataclasses
 import json
 import statistics
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from jaxlm.config import Run
+import jax
+
+from jaxlm.atomic import write_atomically
+from jaxlm.config import Records, Run
 from jaxlm.errors import ConfigError
 from jaxlm.finished import Found, Wanted, evaluate
+from jaxlm.runs import read_run
 from jaxlm.tasks import task_named
 
 Say = Callable[[str], None]
@@ -30,12 +35,12 @@ def study(run: Run, train: Callable[[Run], Any], say: Say) -> None:
     for name, part in parts:
         say(f"\n--- {name} ---")
         train(part)
-    found = {name: evaluate(Wanted((part.workdir,), "validation" if run.folds else _split(part)), say) for name, part in parts}
-    rows = {name: one.metrics for name, one in found.items()}
-    if run.folds:
-        rows |= _over_folds(run, found)
-    Path(run.workdir, RESULTS).write_text(json.dumps(rows, indent=1))
-    say("\n".join(["", *table(rows)]))
+    if jax.process_index() == 0:
+        split = "validation" if run.folds or run.data.test_source is None else "test"
+        found = {name: evaluate(Wanted((part.workdir,), split), say) for name, part in parts}
+        rows = {name: one.metrics for name, one in found.items()} | (_over_folds(run, found) if run.folds else {})
+        write_atomically(Path(run.workdir, RESULTS), json.dumps(rows, indent=1).encode())
+        say("\n".join(["", *table(rows)]))
 
 
 def divide(run: Run) -> list[tuple[str, Run]]:
@@ -52,22 +57,31 @@ def divide(run: Run) -> list[tuple[str, Run]]:
 
 
 def _part(run: Run, name: str, **data: Any) -> Run:
+    """One run of a study. Without early stopping a fold is measured once, at its end: choosing the best checkpoint by the very
+    records that it is measured on would flatter it."""
     changed = dataclasses.replace(run.data, **data)
-    return dataclasses.replace(run, workdir=str(Path(run.workdir) / name), folds=0, fractions=(), data=changed)
-
-
-def _split(run: Run) -> str:
-    return "test" if run.data.test_source else "validation"
+    once = run.folds and run.evaluation.patience is None
+    evaluation = dataclasses.replace(run.evaluation, every=sys.maxsize) if once else run.evaluation
+    return dataclasses.replace(run, workdir=str(Path(run.workdir) / name), folds=0, fractions=(), data=changed, evaluation=evaluation)
 
 
 def _over_folds(run: Run, found: dict[str, Found]) -> dict[str, dict[str, float]]:
-    """Mean and deviation over the folds; every record's prediction by the run that had not seen it is kept."""
+    """Mean and deviation over the folds, and the metrics of all records together, each by the run that had not seen it."""
     rows = [{"fold": k, **row} for k, one in enumerate(found.values()) for row in one.predictions]
     rows.sort(key=lambda row: row["record"])
-    Path(run.workdir, OUT_OF_FOLD).write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), encoding="utf-8")
+    lines = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+    write_atomically(Path(run.workdir, OUT_OF_FOLD), lines.encode())
     names = next(iter(found.values())).metrics
     over = lambda measure: {name: measure([one.metrics[name] for one in found.values()]) for name in names}
-    return {"mean": over(statistics.fmean), "deviation": over(statistics.stdev)}
+    outputs = [output for one in found.values() for output in one.outputs]
+    labels = labels_of(Path(run.workdir, "fold-0"))
+    together = task_named(run.task).metrics(outputs, [row for one in found.values() for row in one.rows], labels)
+    return {"mean": over(statistics.fmean), "deviation": over(statistics.stdev), "out of fold": together}
+
+
+def labels_of(workdir: Path) -> Records:
+    """How the records of a run became examples, its labels among it."""
+    return read_run(workdir)[0].records
 
 
 def table(rows: dict[str, dict[str, float]]) -> list[str]:
@@ -75,5 +89,6 @@ def table(rows: dict[str, dict[str, float]]) -> list[str]:
     names = list(next(iter(rows.values())))
     widths = [max(len(name), 7) for name in names]
     head = " ".join(f"{name:>{width}}" for name, width in zip(names, widths, strict=True))
-    line = lambda values: " ".join(f"{values[name]:>{width}.4f}" for name, width in zip(names, widths, strict=True))
+    cell = lambda value, width: f"{'' if value is None else format(value, '.4f'):>{width}}"
+    line = lambda values: " ".join(cell(values.get(name), width) for name, width in zip(names, widths, strict=True))
     return [f"{'':<14} {head}", *(f"{name:<14} {line(values)}" for name, values in rows.items())]

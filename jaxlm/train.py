@@ -17,7 +17,7 @@ from jaxlm.evaluation import make_validation
 from jaxlm.inference.generate import sample_texts
 from jaxlm.layers.block import LAYOUTS
 from jaxlm.planning.banner import print_banner
-from jaxlm.pretrained import on_one_device, read_config
+from jaxlm.pretrained import on_one_device, read_model
 from jaxlm.studies import study
 from jaxlm.training import checkpoint, manifest, summary
 from jaxlm.training.lock import lock
@@ -30,7 +30,7 @@ from jaxlm.training.step import best_params, make_step
 
 def main(arguments: list[str]) -> None:
     """Resolve the configuration, join the other hosts, own the run directory, train, and say how it ended."""
-    run = config.parse(arguments, default.config, read_config)
+    run = config.parse(arguments, default.config, read_model)
     sharding.join_hosts()
     mesh = sharding.make_mesh(run.mesh)
     owner = jax.process_index() == 0

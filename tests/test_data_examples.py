@@ -116,6 +116,19 @@ def test_texts_of_one_example_are_numbered_through():
     assert rows["segments"].tolist() == [[1, 1, 2, 2, 3, 3, 4, 4]] and rows["groups"].tolist() == [[1] * 4 + [2] * 4]
 
 
+def test_no_row_is_longer_than_asked():
+    for packing in PACKINGS:
+        assert max(bucket.length for bucket in plan(in_memory(make()), packing, 30, 0)) <= 30
+
+
+def test_a_host_whose_rows_are_all_padding():
+    examples = in_memory(make(count=5))
+    made = ExampleBatches(examples, plan(examples, "padded", 32, 0), 4, 0)
+    step = next(step for step in range(2) if () in made.members(step)[0])
+    rows = made.rows(step, 2, 4)
+    assert rows.keys() == made.rows(step, 0, 2).keys() and not rows["weights"].any() and rows["flags"].shape == (*rows["tokens"].shape, 2)
+
+
 def test_unknown_packing_and_no_examples():
     with pytest.raises(ConfigError, match="data.packing.*packed"):
         plan(in_memory(make()), "pack", 32, 0)
@@ -149,6 +162,12 @@ def test_folds_hold_out_every_record_once_and_fractions_are_nested():
     held = sides(rows) == HELD
     assert ((small == HELD) == held).all() and ((large == HELD) == held).all()
     assert (large[small == TRAIN] == TRAIN).all() and abs((small == TRAIN).mean() - 0.095) < 0.02 and (small == UNUSED).any()
+
+
+def test_rare_labels_share_what_is_held_out():
+    """Of 200 records with 20 labels 5 % are 10, though no label has 20 records."""
+    rows = [{"text": f"text {i}", "label": f"label {i % 20}"} for i in range(200)]
+    assert (sides(rows, validation=0.05) == HELD).sum() == 10
 
 
 def test_equal_records_stay_together():

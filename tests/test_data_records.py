@@ -4,6 +4,8 @@ import gzip
 import importlib
 import json
 import os
+import re
+import shlex
 from pathlib import Path
 
 import numpy as np
@@ -11,11 +13,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from jaxlm.config import Data, Records
+from jaxlm.config import Data, Records, Run
 from jaxlm.data import known, tfds
-from jaxlm.data.records import read_records
+from jaxlm.data.record_lines import line_record
+from jaxlm.data.records import class_order, named_columns, read_records
 from jaxlm.data.sources import documents, fingerprint
 from jaxlm.errors import ConfigError, DataError
+from jaxlm.overrides import override
 from jaxlm.tasks import multiple_choice, question_answering
 
 ROLES = {
@@ -57,7 +61,7 @@ def test_a_table_without_a_header(tmp_path):
     for name in ("a.tsv", "a.csv"):
         found = read(tmp_path / name, columns=(("label", 0), ("text", 1)), required=("text", "label"))
         assert found == [(f"{name}:1", {"label": "pos", "text": 'good "film'}), (f"{name}:2", {"label": "neg", "text": "bad"})]
-    with pytest.raises(DataError, match=r"a\.tsv has no column 2: its columns are 0, 1; set records.columns=\(\(text,NAME\)"):
+    with pytest.raises(DataError, match=r"a\.tsv has no column 2: its columns are 0, 1; set 'records.columns=\(\(\"text\",\"NAME\"\),\)'"):
         read(tmp_path / "a.tsv", columns=(("text", 2),), required=("text",))
 
 
@@ -138,7 +142,7 @@ def test_squad_in_its_own_format(tmp_path):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("n,label\na,b\n", r"a\.csv has no column for text: its columns are n, label; set records.columns=\(\(text,NAME\)"),
+        ("n,label\na,b\n", r"a\.csv has no column for text: its columns are n, label; set 'records.columns="),
         ("text,n\na,b\n", r"a\.csv has no column for label: its columns are text, n"),
         ("text,label\na,b\nc,d,e\n", r"a\.csv:3 has more cells than the first line"),
         ("text,label\na,b\nc\n", r"a\.csv:3: label, the column for label, is empty"),
@@ -168,6 +172,130 @@ def test_other_bad_sources_are_named(tmp_path):
     (tmp_path / "a.pdf").write_text("")
     with pytest.raises(DataError, match=r"a.pdf: files of this kind cannot be read; the endings are .*\.tsv.*\.json.*\.conll"):
         read(tmp_path / "a.pdf")
+
+
+def mended(error):
+    """`records.columns` of the mend that an error's line prints, pasted into a shell."""
+    (found,) = re.findall(r"'records\.columns=[^']*'", str(error.value))
+    return override(Run(), shlex.split(found)).records.columns
+
+
+def test_the_printed_mend_is_one(tmp_path):
+    (tmp_path / "a.csv").write_text("sentence,n\na,b\n")
+    with pytest.raises(DataError) as error:
+        read(tmp_path / "a.csv", required=("text", "label"))
+    assert mended(error) == (("text", "sentence"), ("label", "NAME"))
+    with pytest.raises(DataError) as error:
+        read(tmp_path / "a.csv", "multiple-choice", required=("choices",))
+    assert mended(error) == (("choices", ("NAME", "NAME")),)
+    with pytest.raises(DataError) as error:
+        read(tmp_path / "a.csv", columns=(("text", ("sentence", "n")), ("label", "y")), required=("text", "label"))
+    assert mended(error) == (("text", ("sentence", "n")), ("label", "NAME"))
+    for name, raised in (("super_glue/wsc/1.0.2", DataError), ("squad/v1.1/3.0.0", ConfigError)):
+        with pytest.raises(raised) as error:
+            known.known_columns(name, CLASSIFY)
+        assert mended(error) == (("text", "NAME"), ("label", "NAME"))
+    assert shlex.split(known.spelled({"text": "it's"})) == ['records.columns=(("text","it\'s"),)']
+
+
+@pytest.mark.parametrize(
+    ("columns", "mend"),
+    [
+        (("text", "text"), (("text", "text"),)),
+        (("text", ("a", "b"), "label", 0), (("text", ("a", "b")), ("label", 0))),
+        ((("text", "a"), "label"), (("text", "NAME"), ("label", "NAME"))),
+        ((("text", "a"), ("text", "b")), (("text", "NAME"), ("label", "NAME"))),
+        ((("text", None),), (("text", "NAME"), ("label", "NAME"))),
+        ((("text", ()),), (("text", "NAME"), ("label", "NAME"))),
+    ],
+)
+def test_columns_that_are_no_pairs_are_spelled_right(tmp_path, columns, mend):
+    (tmp_path / "a.csv").write_text("text,label\na,b\n")
+    with pytest.raises(ConfigError, match="is not a pair of a role and its column") as error:
+        read(tmp_path / "a.csv", columns=columns)
+    assert mended(error) == mend
+    assert named_columns(Records(columns=mend)) == dict(mend)
+
+
+def test_numbers_are_joined(tmp_path):
+    path = tmp_path / "a.jsonl"
+    path.write_text('{"a": "of", "b": 1984, "c": 0, "d": null, "e": ""}')
+    assert read(path, columns=(("text", ("a", "b", "c", "d", "e")),))[0][1] == {"text": "of 1984 0"}
+
+
+@pytest.mark.parametrize(
+    ("task", "row", "columns", "message"),
+    [
+        (CLASSIFY, {"a": "x", "b": ["y"]}, (("text", ("a", "b")),), r"a \+ b, the column for text, holds \['x', \['y'\]\], no text"),
+        (CLASSIFY, {"text": "x", "label": {"y": 1}}, (), "label, the column for label, holds {'y': 1}, no label"),
+        (CLASSIFY, {"text": "x", "label": ["y", None]}, (), r"label, the column for label, holds \['y', None\], no label"),
+        ("token-classification", {"tokens": 5, "tags": ["O"]}, (), "tokens, the column for tokens, holds 5, no list of words: mend it"),
+        ("token-classification", {"tokens": ["a"], "tags": [["O"]]}, (), r"tags, the column for tags, holds \[\['O'\]\], no list of words"),
+        ("token-classification", {"tagged": ["a/O"]}, (), r"tagged, the column for tagged, holds \['a/O'\], no text"),
+        ("multiple-choice", {"text": 5, "choices": ["a", "b"]}, (), "text, the column for text, holds 5, no text"),
+        ("question-answering", {"question": ["a"], "context": "b"}, (), r"question, the column for question, holds \['a'\], no text"),
+    ],
+)
+def test_cells_of_a_wrong_type_are_named(tmp_path, task, row, columns, message):
+    (tmp_path / "a.jsonl").write_text(json.dumps(row))
+    with pytest.raises(DataError, match=f"a.jsonl:1: {message}"):
+        read(tmp_path / "a.jsonl", task, columns)
+
+
+def line(text, task=CLASSIFY, columns=(), source="a.tsv"):
+    return line_record(text, 7, Run(task=task, data=Data(source=source), records=Records(columns=columns)))
+
+
+def test_a_line_is_a_record():
+    assert line("a\tb\tc") == {"text": "a", "pair": "b\tc"} and line("a") == {"text": "a"}
+    assert line("a\tb", columns=(("text", "x"), ("pair", "y"))) == {"text": "a", "pair": "b"}
+    assert line("a\tb", columns=(("text", "x"), ("label", "y"))) == {"text": "a\tb"} == line("a\tb", source="tfds:glue/sst2@train")
+    assert line("a\tb", source="tfds:glue/mrpc") == {"text": "a", "pair": "b"}
+    assert line("{not JSON} at all") == {"text": "{not JSON} at all"} and line('{"text": "a"} b')["text"] == '{"text": "a"} b'
+    assert line("a\tb c", "token-classification") == {"tokens": "a\tb c"}
+    assert line("a\tb\tc", "question-answering") == {"question": "a", "context": "b\tc"}
+    assert line("\ta\tb", "multiple-choice") == {"text": "", "choices": ["a", "b"]}
+
+
+@pytest.mark.parametrize(
+    ("task", "columns", "source", "row", "wanted"),
+    [
+        (CLASSIFY, (), "a.tsv", {"Sentence": "a", "label": "x", "n": 3}, {"text": "a"}),
+        (CLASSIFY, (("text", "body"), ("label", "text")), "a.tsv", {"body": "a", "text": "x"}, {"text": "a"}),
+        (CLASSIFY, (("text", "body"), ("label", 0)), "a.tsv", {"text": "a"}, {"text": "a"}),
+        (CLASSIFY, (("label", 0), ("text", 1)), "a.tsv", {"sentence1": "a", "sentence2": "b"}, {"text": "a", "pair": "b"}),
+        (CLASSIFY, (("text", ("a", "b")),), "a.tsv", {"b": 1984, "a": "of"}, {"text": "of 1984"}),
+        (CLASSIFY, (), "tfds:ag_news_subset:1.0.0", {"title": "a", "description": "b"}, {"text": "a b"}),
+        (CLASSIFY, (), "tfds:/x/super_glue/wic/1.0.3@train", {"word": "a", "sentence1": "b", "sentence2": "c"},
+         {"text": "a b", "pair": "c"}),
+        ("token-classification", (), "tfds:conll2003", {"words": ["a"], "tags": ["O"], "tagged": "a/O"}, {"tokens": ["a"]}),
+        ("question-answering", (), "a.json", {"question": "a", "passage": "b", "id": 3, "answers": "b"},
+         {"question": "a", "context": "b", "id": 3}),
+        ("multiple-choice", (), "tfds:super_glue/copa", {"premise": "a", "question": "b", "choice2": "d", "choice1": "c", "label": 1},
+         {"text": "a b", "choices": ["c", "d"]}),
+    ],
+)  # fmt: skip
+def test_keys_of_a_line_are_found_as_columns_are(task, columns, source, row, wanted):
+    assert line(json.dumps(row), task, columns, source) == wanted
+
+
+@pytest.mark.parametrize(
+    ("text", "task", "message"),
+    [
+        ('{"n": 1, "label": "x"}', CLASSIFY, 'line 7 has no key for text: its keys are n, label; write {"text": ...}'),
+        ("{}", "token-classification", "line 7 has no key for tokens: its keys are none"),
+        ('{"text": 5}', CLASSIFY, "line 7: text, the column for text, holds 5, no text"),
+        ('{"tokens": 5}', "token-classification", "line 7: tokens, the column for tokens, holds 5"),
+        ('{"question": "a"}', "question-answering", "line 7 has no key for context"),
+        ("a b", "question-answering", "line 7 has no context: write the question, a tab, and the context"),
+        ("a\tb", "multiple-choice", "line 7 has 1 choices: write a text and two choices at least"),
+        ('{"text": "a"}', "multiple-choice", "line 7 has no key for choices"),
+    ],
+)
+def test_bad_lines_are_named(text, task, message):
+    with pytest.raises(DataError, match=re.escape(message)) as error:
+        line(text, task)
+    assert "records.columns" not in str(error.value)
 
 
 @pytest.fixture(scope="module")
@@ -210,22 +338,25 @@ def test_every_known_set_of_tfds(lib, name, tmp_path):
     kind = "regression" if name == "glue/stsb" else "one"
     with lib.testing.mock_data(num_examples=3, num_sub_examples=2, data_dir=str(directory)):
         found = read(f"tfds:{source}@{split}", task, required=REQUIRED[task], data=data, kind=kind)
+        columns = known.KNOWN["squad" if name == "squad2" else name].columns
+        names = [name for several in columns.values() for name in ([several] if isinstance(several, str) else several)]
+        raw = [row for _, row in tfds.tfds_rows(tfds.open_prepared(directory), lambda there, where: names, split)]
+        order = class_order(f"tfds:{source}@{split}", data, Records(), task)
     assert [where for where, _ in found] == [f"tfds:{source}, row {i}".rpartition("/")[2] for i in range(3)]
-    for _, record in found:
-        assert set(record) == set(known.KNOWN["squad" if name == "squad2" else name].columns) <= set(ROLES[task])
+    for row, (_, record) in zip(raw, found, strict=True):
+        assert set(record) == set(columns) <= set(ROLES[task])
         assert all(isinstance(record.get(role, ""), str) and record.get(role, "x") for role in ("text", "pair", "question", "context"))
         if kind == "regression":
-            assert isinstance(record["label"], float)
+            assert isinstance(record["label"], float) and order is None
         elif task == "sequence-classification":
-            assert record["label"] in builder.info.features["label"].names
+            assert record["label"] == order[row["label"]] and order == tuple(builder.info.features["label"].names)
         elif task == "multiple-choice":
-            assert record["label"] in (0, 1) and len(record["choices"]) == 2
+            assert record["label"] in (0, 1) and len(record["choices"]) == 2 and order is None
         elif task == "token-classification":
-            assert len(record["tokens"]) > 0 and set(record["tags"]) <= {
-                "O",
-                *(f"{x}-{y}" for x in "BI" for y in "PER ORG LOC MISC".split()),
-            }
+            assert len(record["tokens"]) > 0 and [order.index(tag) for tag in record["tags"]] == row["ner"].tolist()
+            assert set(order) == {"O", *(f"{x}-{y}" for x in "BI" for y in "PER ORG LOC MISC".split())}
         else:
+            assert order is None
             assert set(record["answers"]) == {"text", "answer_start"} and all(isinstance(n, int) for n in record["answers"]["answer_start"])
     json.dumps(found)
 
@@ -304,10 +435,14 @@ def test_stored_rows_with_names_splits_and_secret_labels(stored):
 @pytest.mark.filterwarnings("default")
 def test_a_set_of_ones_own_and_a_set_of_another_task(stored):
     data = Data(data_dir=str(stored))
-    with pytest.raises(DataError, match="has no column for text: its columns are (body, label|label, body); set records.columns"):
+    with pytest.raises(DataError, match="has no column for text: its columns are (body, label|label, body); set 'records.columns"):
         read("tfds:own", data=data, required=("text",))
     found = read("tfds:own", data=data, columns=(("text", "body"),))
     assert sorted((record for _, record in found), key=len) == [{"text": "b"}, {"text": "a", "label": "neutral"}]
+    order = lambda **records: class_order("tfds:own", data, Records(**records), CLASSIFY)
+    assert order() == order(columns=(("label", "label"),)) == ("entailment", "neutral", "contradiction")
+    assert order(columns=(("label", "body"),)) is order(columns=(("label", ("body", "label")),)) is None
+    assert class_order("own.tsv", data, Records(), CLASSIFY) is None
     with pytest.raises(ConfigError, match="glue/mnli/2.0.0 is a set for task=sequence-classification, not multiple-choice: set task="):
         read("tfds:glue/mnli", "multiple-choice", data=data)
     columns = (("text", "premise"), ("choices", ("hypothesis", "premise")), ("label", "idx"))

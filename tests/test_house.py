@@ -16,8 +16,8 @@ FILES = sorted(ROOT.rglob("*.py"))
 LEAVES = {"atomic", "config", "overrides", "sharding", "errors", "frozen"}
 BELOW = {*LEAVES, "ops", "layers", "models", "text", "data", "tasks", "training", "inference", "weights", "assembly", "pretrained"}
 BELOW |= {"runs", "foreign"}  # the two kinds of checkpoints that pretrained joins
-BELOW |= {"labelled", "feeding", "evaluation", "finished", "studies"}  # from sources to batches to metrics
-TOP = {"assembly", "pretrained", "evaluation", "feeding", "labelled", "finished", "studies"}
+BELOW |= {"labelled", "feeding", "evaluation", "finished", "studies", "uncertainty"}  # from sources to batches to metrics
+TOP = {"assembly", "pretrained", "evaluation", "feeding", "labelled", "finished", "studies", "uncertainty"}
 # A room (or a file beside the rooms) -> what it may import of jaxlm, besides itself.
 MAY = {
     "errors": set(),
@@ -40,9 +40,10 @@ MAY = {
     "labelled": BELOW - TOP,
     "feeding": BELOW - TOP | {"labelled"},
     "evaluation": BELOW - TOP | {"feeding"},
+    "uncertainty": {*BELOW, "explain"} - TOP | {"evaluation"},
     "finished": {*BELOW, "explain"} - {"assembly", "studies"},
     "studies": BELOW - {"assembly"},
-    "assembly": BELOW - {"assembly", "evaluation", "finished", "studies"},
+    "assembly": BELOW - {"assembly", "evaluation", "finished", "studies", "uncertainty"},
     "pretrained": BELOW - {"assembly", "pretrained"},
     "runs": BELOW - {"assembly", "pretrained", "foreign"},
     "foreign": BELOW - {"assembly", "pretrained"},

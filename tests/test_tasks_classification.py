@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from jaxlm.config import Loss, Records
-from jaxlm.errors import DataError
+from jaxlm.errors import ConfigError, DataError
 from jaxlm.tasks import sequence_classification as task
 from jaxlm.tasks.texts import fit_texts
 from jaxlm.text.training import train_tokenizer
@@ -106,7 +106,9 @@ def test_losses_equal_torch(table, smoothing):
     want = torch.nn.functional.binary_cross_entropy_with_logits(logits, smooth, reduction="none").mean(1).sum()
     assert float(total) == pytest.approx(float(want), rel=1e-5)
     values = np.random.default_rng(2).standard_normal((2, 4)).astype(np.float32)
-    total, _ = task.loss(Table(), table[:, :1], batch(values, TOKENS), None, options)
+    with pytest.raises(ConfigError, match="label_smoothing"):
+        task.loss(Table(), table[:, :1], batch(values, TOKENS), None, Loss(label_smoothing=0.1))
+    total, _ = task.loss(Table(), table[:, :1], batch(values, TOKENS), None)
     want = torch.nn.functional.mse_loss(logits[:, 0], torch.tensor(values[places]), reduction="sum")
     assert float(total) == pytest.approx(float(want), rel=1e-5)
 

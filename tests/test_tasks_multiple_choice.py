@@ -39,6 +39,7 @@ def test_an_example_is_all_its_choices_side_by_side(tokenizer):
 
 @pytest.mark.parametrize("text", ["", " ", None])
 def test_choices_alone(tokenizer, text):
+    assert mc.texts(dict(RECORD, text=text)) == RECORD["choices"] and mc.texts(RECORD) == [RECORD["text"], *RECORD["choices"]]
     (example,) = mc.features(dict(RECORD, text=text), tokenizer, Records(), 64)
     assert segments_of(example) == [tokenizer.encode(choice) for choice in RECORD["choices"]]
 
@@ -67,10 +68,12 @@ def test_the_longest_is_cut_first_until_all_fit(tokenizer):
 @pytest.mark.parametrize(
     ("changed", "message"),
     [
-        ({"choices": ["a"]}, "a list of two texts at least"),
+        ({"choices": ["a"]}, r"choices are \['a'\]: give a list of two texts at least"),
         ({"choices": "a b"}, "a list of two texts at least"),
         ({"choices": ["a", " "]}, "choice 1 is empty"),
         ({"choices": ["a", None]}, "choice 1 is empty"),
+        ({"choices": ["a", 4]}, "choice 1 is 4, no text"),
+        ({"text": 5}, "the text is 5, no text"),
         ({"label": 2}, "the label 2 is no choice: .* 0 to 1"),
         ({"label": -1}, "the label -1 is no choice"),
         ({"label": "sun"}, "the label 'sun' is no choice"),
@@ -102,5 +105,24 @@ def test_loss_predictions_and_metrics(tokenizer):
     assert mc.metrics(outputs, examples, Records()) == {"accuracy": np.mean(hits)}
     examples[0]["about"]["label"] = None
     assert mc.metrics(outputs, examples, Records()) == {"accuracy": float(hits[1])}
+    assert mc.metrics(outputs[:1], examples[:1], Records()) == {}
     with pytest.raises(ConfigError, match="not for task=multiple-choice"):
         mc.loss(model, jnp.asarray(logits[None]), batch, None, Loss(z_loss=0.1))
+
+
+def test_what_is_decided_is_one_of_the_choices(tokenizer):
+    records = [RECORD, {"choices": ["a", "b c", "d"]}]
+    draw = np.random.default_rng(1)
+    for record in records:
+        (example,) = mc.features(record, tokenizer, Records(), 64)
+        output = draw.standard_normal(len(example["tokens"])).astype(np.float32)
+        logits, labels = mc.decisions(output, example, Records())
+        assert logits.dtype == np.float64 and logits.shape == (1, len(record["choices"])) and labels.tolist() == [record.get("label", -1)]
+        np.testing.assert_array_equal(logits[0], output[np.array(example["candidates"]) > 0])
+        np.testing.assert_array_equal(mc.decided(output, example, logits, Records()), output)
+        logs = np.log(draw.dirichlet(np.ones(logits.shape[1])))[None]
+        made = mc.decided(output, example, logs, Records())
+        np.testing.assert_array_equal(mc.decisions(made, example, Records())[0], logs)
+        (found,) = mc.predictions([made], [example], Records())
+        np.testing.assert_allclose(found["probabilities"], np.exp(logs[0]), rtol=1e-12)
+        assert made is not output and not np.shares_memory(made, output)

@@ -115,6 +115,13 @@ def test_a_long_question_is_cut_and_counted(bert):
         ({"answers": "Harold"}, "'Harold' is not in its context"),
         ({"answers": {"text": ["Rollo"]}}, "answers are {'text': .* give"),
         ({"answers": 3}, "answers are 3"),
+        ({"answers": {"text": ["The"], "answer_start": [-1]}}, "'The' is not at character -1 of its context"),
+        ({"answers": {"text": [""], "answer_start": [4]}}, "the answer '' is no text: .* lists are empty"),
+        ({"answers": {"text": [3], "answer_start": [4]}}, "the answer 3 is no text"),
+        ({"answers": {"text": ["Rollo"], "answer_start": [20.0]}}, "'Rollo' starts at 20.0: answer_start is a character's number"),
+        ({"answers": {"text": ["Rollo"], "answer_start": ["20"]}}, "'Rollo' starts at '20'"),
+        ({"answers": {"text": ["he"], "answer_start": [True]}}, "'he' starts at True"),
+        ({"question": 5}, "the question is 5, no text"),
     ],
 )
 def test_bad_records_are_named(bert, changed, message):
@@ -207,6 +214,12 @@ def test_metrics_with_and_without_answers(bert):
     assert (found["best_exact"], found["best_exact_threshold"]) == (75.0, -1.0)
     (unlabelled,) = record_windows(bert[0], options, number=9, answers=None)
     assert qa.metrics([*outputs, outputs[0]], [*windows, unlabelled], options) == found
+    assert qa.fit_threshold(outputs, windows, options) == found["best_f1_threshold"]
+    assert qa.metrics(outputs[:1], [unlabelled], options) == {}
+    del unlabelled["about"]["answers"]
+    assert qa.metrics([*outputs, outputs[0]], [*windows, unlabelled], options) == found and qa.metrics([], [], SMALL) == {}
+    with pytest.raises(DataError, match="no question has answers"):
+        qa.fit_threshold(outputs[:1], [unlabelled], options)
     assert qa.metrics(outputs[:2], windows[:2], SMALL) == {"exact": 100.0, "f1": 100.0}
 
 

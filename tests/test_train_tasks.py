@@ -160,6 +160,8 @@ def test_folds_see_every_record_once_and_their_mean_is_that_of_all(place, capsys
     for k in range(2):
         right = [row["label"] == label for row, label in zip(rows, labels, strict=True) if row["fold"] == k]
         assert np.mean(right) == pytest.approx(study[f"fold-{k}"]["accuracy"])
+    everywhere = np.mean([row["label"] == label for row, label in zip(rows, labels, strict=True)])
+    assert study["out of fold"]["accuracy"] == pytest.approx(everywhere)
     assert study["mean"]["accuracy"] == pytest.approx((study["fold-0"]["accuracy"] + study["fold-1"]["accuracy"]) / 2)
     assert "deviation" in capsys.readouterr().out
 
@@ -201,6 +203,36 @@ def test_every_task_through_the_three_commands(name, place, tmp_path, capsys):
     assert code == 0 and measured(out)["loss"] >= 0 and len(measured(out)) > 1, err
     code, out, err = command(predict.main, capsys, workdir, lines=[line])
     assert code == 0 and wanted <= json.loads(out).keys(), err
+    code, out, err = command(predict.main, capsys, workdir, "--samples", 2, lines=[line, line])
+    sampled = [json.loads(row) for row in out.splitlines()]
+    assert code == 0 and len(sampled) == 2 and wanted <= sampled[0].keys(), err
+    assert ("entropy" in sampled[0]) == (name not in ("regression", "question-answering"))
+    write(tmp_path / "bare.jsonl", [{k: v for k, v in row.items() if k not in ("label", "tags", "answers")} for row in rows[:3]])
+    code, out, err = command(evaluate.main, capsys, workdir, "--data", tmp_path / "bare.jsonl")
+    assert code == 65 and "no labels" in err and "\n" not in err.strip().splitlines()[-1]
+
+
+def test_folds_are_no_ensemble_and_unlabelled_records_no_validation(place, trained, tmp_path, capsys):
+    other = tmp_path / "other"
+    assert running.run_here(str(place / "tiny.py"), "data.fold=[0,2]", "epochs=1", f"workdir={other}") == 0
+    code, _, err = command(evaluate.main, capsys, trained, other)
+    assert code == 78 and "held-out records" in err
+    assert command(evaluate.main, capsys, trained, other, "--split", "test")[0] == 0
+    bare = write(tmp_path / "bare.jsonl", [{"text": "the film"}] * 3)
+    capsys.readouterr()
+    assert running.run_here(str(place / "tiny.py"), f"data.validation_source={bare}", "epochs=1", f"workdir={tmp_path / 'v'}") == 65
+    assert "no labels" in capsys.readouterr().err
+
+
+def test_a_calibration_is_of_its_checkpoint(trained, tmp_path, capsys):
+    (trained / "calibration.json").write_text(json.dumps({"temperature": 5.0, "step": -1}))
+    ignored = command(evaluate.main, capsys, trained)
+    step = int(min((row for row in running.rows(trained) if "validation_loss" in row), key=lambda row: row["validation_loss"])["step"])
+    (trained / "calibration.json").write_text(json.dumps({"temperature": 5.0, "step": step}))
+    used = command(evaluate.main, capsys, trained)
+    (trained / "calibration.json").unlink()
+    assert "temperature 5.000" in used[2] and "temperature" not in ignored[2]
+    assert measured(used[1])["brier"] != measured(ignored[1])["brier"]
 
 
 WRONG = {
@@ -215,7 +247,20 @@ WRONG = {
         ["records.kind=regression"],
         "rows.jsonl:1: the label 'x' is no number",
     ),
+    "a column that is not there": (
+        [{"text": "a", "label": "x"}, {"text": "b", "label": "y"}],
+        ["records.columns=[['text','text'],['pair','pairr'],['label','label']]"],
+        "pairr",
+    ),
+    "numbers as classes": ([{"text": f"a {n}", "label": n / 7} for n in range(5)], [], "records.kind=regression"),
+    "several as one": ([{"text": "a", "label": ["x", "y"]}], [], "rows.jsonl:1: "),
+    "a mixture": (None, ["data.source=[['a.jsonl',1.0]]"], "mixture"),
+    "no such range": (None, ["records.noise=1.5"], "records.noise=1.5"),
+    "evaluation.batches": (None, ["evaluation.batches=2"], "evaluation.batches"),
     "bad packing": (None, ["data.packing=windows"], "data.packing"),
+    "pairs of a family without": (None, ["task=next-sentence", "model.is_decoder=false", "masking.rate=2.0"], "masking.rate"),
+    "an encoder that writes on": (None, ["task=causal-lm", "tokenizer.kind=bpe", "tokenizer.vocab_size=300"], "model.is_decoder=true"),
+    "shares of text": (None, ["task=masked-lm", "data.fraction=0.5"], "data.fraction"),
     "folds of text": (None, ["task=causal-lm", "folds=3"], "folds"),
 }
 

@@ -162,13 +162,13 @@ PLANS: dict[str, Any] = {PACKED: _packed, "padded": _padded, "buckets": _buckete
 
 
 def bucket_lengths(longest: int) -> list[int]:
-    """Lengths of the buckets, multiples of 8, each some 1.4 times the one before.
+    """Lengths of the buckets, multiples of 8 but the last, each some 1.4 times the one before.
 
     >>> bucket_lengths(70)
-    [16, 24, 32, 48, 64, 72]
+    [16, 24, 32, 48, 64, 70]
     """
     edges, edge = [], float(SHORTEST)
     while (rounded := -(-int(edge) // 8) * 8) < longest:
         edges += [rounded] * (rounded not in edges)
         edge *= STEP
-    return [*edges, -(-longest // 8) * 8]
+    return [*edges, longest]

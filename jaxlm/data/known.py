@@ -1,7 +1,10 @@
 """Data sets of TFDS that need no telling: which columns hold what, and for which task. Read next: `tfds.py`, `records.py`."""
 
 import dataclasses
+import json
+import shlex
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from jaxlm.errors import ConfigError, DataError
@@ -49,6 +52,13 @@ KNOWN = {
     "ag_news_subset": _classified(("title", "description")),
     "squad": _SQUAD,
     "conll2003": Known("token-classification", {"tokens": "tokens", "tags": "ner"}),
+}
+# Task -> the roles that a labelled record of it has.
+ROLES = {
+    "sequence-classification": ("text", "label"),
+    "token-classification": ("tokens", "tags"),
+    "question-answering": ("question", "context", "answers"),
+    "multiple-choice": ("text", "choices", "label"),
 }
 # Sets that fit no task -> why.
 UNFIT = {
@@ -101,16 +111,43 @@ def known_columns(full_name: str, task: str) -> Mapping[str, str | tuple[str, ..
     Raises DataError for a set that fits no task, ConfigError for one of another task.
     """
     why, found = _row(UNFIT, full_name), _row(KNOWN, full_name)
+    mend = f"name its columns by {spelled(dict.fromkeys(ROLES.get(task, ROLES['sequence-classification'])))}"
     if why:
-        raise DataError(
-            f"tfds:{full_name} fits no task here, for {why}: write it as jsonl of a task, or name records.columns=((ROLE,COLUMN),...)"
-        )
+        raise DataError(f"tfds:{full_name} fits no task here, for {why}: write it as jsonl of a task, or {mend}")
     if found is None:
         return {}
     if found.task != task:
-        mend = f"set task={found.task}, or name its columns by records.columns=((ROLE,COLUMN),...)"
-        raise ConfigError(f"tfds:{full_name} is a set for task={found.task}, not {task}: {mend}")
+        raise ConfigError(f"tfds:{full_name} is a set for task={found.task}, not {task}: set task={found.task}, or {mend}")
     return found.columns
+
+
+def columns_by_name(name: str, task: str) -> Mapping[str, str | tuple[str, ...]]:
+    """The same of a name, or of the folder of a version, that nobody has to open; empty where it is none of the task.
+
+    >>> columns_by_name("glue/sst2:2.0.0", "sequence-classification") == columns_by_name("/x/glue/sst2/2.0.0", "sequence-classification")
+    True
+    """
+    parts = Path(published(name).partition(":")[0]).parts
+    parts = parts[:-1] if name.startswith(("/", "~", ".")) else parts
+    names = ("/".join(parts[-2:]), *parts[-1:], *parts[-2:-1])
+    found = next((KNOWN[name] for name in names if name in KNOWN), None)
+    return found.columns if found and found.task == task else {}
+
+
+def spelled(columns: Mapping[str, Any]) -> str:
+    """`records.columns` with these columns as it stands in a shell; NAME is for those to fill in, which are None here.
+
+    >>> print(spelled({"text": ("title", "body"), "label": None}))
+    'records.columns=(("text",("title","body")),("label","NAME"))'
+    """
+    filled = {role: ("NAME", "NAME") if role == "choices" else "NAME" for role, column in columns.items() if column is None}
+    return shlex.quote("records.columns=" + _literal(tuple({**columns, **filled}.items())))
+
+
+def _literal(value: Any) -> str:
+    if isinstance(value, tuple):
+        return f"({','.join(map(_literal, value))}{',' * (len(value) == 1)})"
+    return json.dumps(value, ensure_ascii=False)
 
 
 def _row(table: Mapping[str, Any], full_name: str) -> Any:

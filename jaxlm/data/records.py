@@ -16,8 +16,8 @@ import numpy as np
 from jaxlm import config
 from jaxlm.data import files, known, tfds
 from jaxlm.data.record_files import RECORD_FILES
-from jaxlm.errors import DataError
-from jaxlm.overrides import choose
+from jaxlm.errors import ConfigError, DataError
+from jaxlm.overrides import choose, tuples
 
 Columns = Mapping[str, Any]  # role -> column, or several columns
 Find = Callable[[Sequence[Any], str], Columns]  # (the columns that there are, where) -> those of the roles; raises DataError
@@ -37,7 +37,12 @@ USUAL = {
     "answers": ("answer",),
     "choices": ("options", "endings"),
 }
-TEXTS = ("text", "pair", "question", "context")  # roles that hold a text and nothing else
+# Role -> what its cell is; a list of words may also be a text with blanks between them. Tasks look at the others themselves.
+CELLS = {
+    **dict.fromkeys(("text", "pair", "question", "context", "tagged"), "text"),
+    **dict.fromkeys(("tokens", "tags"), "list of words"),
+    "label": "label",
+}
 NUMBERED = re.compile(r"(?:choice|ending|option)_?(\d+)")  # columns of a choice each
 NAMED_LABELS = {"sequence-classification": "label", "token-classification": "tags"}  # task -> the role whose values are names
 
@@ -54,30 +59,66 @@ def read_records(
       roles: those that a record of the task may hold; what has no column is left out of the records.
       required: those that every record must hold: for training with the label.
 
-    Raises DataError for a missing column, an empty cell where a value is required, or a damaged source; ConfigError for a role
-    in `records.columns` that the task does not have.
+    Raises DataError for a missing column, an empty cell where a value is required, one of a wrong type, or a damaged source;
+    ConfigError for a role in `records.columns` that the task does not have.
     """
-    for role, _ in records.columns:
+    given = named_columns(records)
+    for role in given:
         choose("the role in records.columns", role, roles)
-    given = dict(records.columns) or _known_columns(source, task, data)
+    given = given or _known_columns(source, task, data)
     find = _finder(given, roles, required)
     spelled = None if records.kind == "regression" else NAMED_LABELS.get(task)
     for where, row in _rows(source, task, data, find, given):
         columns = find(tuple(row), where)
-        record = {role: _value(role, row, column, where) for role, column in columns.items()}
+        record = read_row(row, columns, where)
         for role in required:
-            if record[role] in (None, ""):
+            if record.get(role) in (None, ""):
                 raise DataError(f"{where}: {_shown(columns[role])}, the column for {role}, is empty: mend or remove the row")
         if spelled in record:
             record[spelled] = _as_names(record[spelled])
-        yield where, {role: value for role, value in record.items() if value is not None}
+        yield where, record
+
+
+def class_order(source: str, data: config.Data, records: config.Records, task: str) -> tuple[str, ...] | None:
+    """The names of a TFDS set's classes (of labels, or of tags) in the order of their ids; None where there are no such ids.
+
+    Raises what `read_records` raises of the set and of `records.columns`.
+    """
+    role = NAMED_LABELS.get(task)
+    if role is None or not source.startswith("tfds:"):
+        return None
+    builder = _builder(source, data)
+    given = named_columns(records) or known.known_columns(builder.info.full_name, task)
+    column = find_columns(given, (role,), tuple(builder.info.features)).get(role)
+    names = tfds.class_names(builder).get(column)
+    return None if names is None else tuple(names)
+
+
+def named_columns(records: config.Records) -> Columns:
+    """Role -> column, or columns, as `records.columns` names them. Raises ConfigError where it holds no pairs of these.
+
+    >>> named_columns(config.Records(columns=(("text", ("title", "body")), ("label", "topic"))))
+    {'text': ('title', 'body'), 'label': 'topic'}
+    """
+    given = tuples(records.columns)
+    if all(isinstance(entry, tuple) and _is_pair(entry) for entry in given) and len(dict(given)) == len(given):
+        return dict(given)
+    flat = len(given) % 2 == 0 and all(_is_pair(given[i : i + 2]) for i in range(0, len(given), 2))  # a comma was forgotten
+    mend = known.spelled(dict(zip(given[::2], given[1::2], strict=True)) if flat else {"text": None, "label": None})
+    raise ConfigError(f"records.columns={given!r} is not a pair of a role and its column for each role: set {mend}")
+
+
+def _is_pair(entry: tuple[Any, ...]) -> bool:
+    whole = len(entry) == 2 and isinstance(entry[0], str) and entry[1] != ()
+    return whole and all(isinstance(column, str | int) and not isinstance(column, bool) for column in _listed(entry[1]))
+
+
+def _builder(source: str, data: config.Data) -> Any:
+    return tfds.open_prepared(tfds.tfds_directory(tfds.name_and_split(source, "")[0], data.data_dir))
 
 
 def _known_columns(source: str, task: str, data: config.Data) -> Columns:
-    if not source.startswith("tfds:"):
-        return {}
-    directory = tfds.tfds_directory(tfds.name_and_split(source, "")[0], data.data_dir)
-    return known.known_columns(tfds.open_prepared(directory).info.full_name, task)
+    return known.known_columns(_builder(source, data).info.full_name, task) if source.startswith("tfds:") else {}
 
 
 def _rows(source: str, task: str, data: config.Data, find: Find, given: Columns) -> Iterator[files.Row]:
@@ -103,7 +144,7 @@ def _file_rows(path: Path, find: Find, header: bool) -> Iterator[files.Row]:
 
 def _tfds_rows(source: str, task: str, data: config.Data, find: Find) -> Iterator[files.Row]:
     name, split = tfds.name_and_split(source, data.split)
-    builder = tfds.open_prepared(tfds.tfds_directory(name, data.data_dir))
+    builder = _builder(source, data)
     classes = {} if task == "multiple-choice" else tfds.class_names(builder)
     secret = known.UNLABELLED if known.is_known(builder.info.full_name) else None
     for number, row in tfds.tfds_rows(builder, lambda there, where: _flat(find(tuple(there), where)), split):
@@ -116,19 +157,26 @@ def _tfds_rows(source: str, task: str, data: config.Data, find: Find) -> Iterato
 def _finder(given: Columns, roles: tuple[str, ...], required: tuple[str, ...]) -> Find:
     @functools.lru_cache(maxsize=256)
     def found(there: tuple[Any, ...]) -> Columns:
-        named = {role: columns for role, columns in given.items() if all(column in there for column in _listed(columns))}
-        return named | _usual_columns(tuple(role for role in roles if role not in given), there)
+        return find_columns(given, roles, there)
 
     def find(there: Sequence[Any], where: str) -> Columns:
         columns = found(tuple(there))
         for role in required:
             if role not in columns:
                 what = f"column {_shown(given[role])}" if role in given else f"column for {role}"
-                mend = f"set records.columns=(({role},NAME),...), or (({role},0),...) by number where the first line is no header"
+                mend = (
+                    f"set {known.spelled({each: columns.get(each) for each in required})}, NAME a number where the first line is no header"
+                )
                 raise DataError(f"{where} has no {what}: its columns are {', '.join(map(str, there)) or 'none'}; {mend}")
         return columns
 
     return find
+
+
+def find_columns(given: Columns, roles: tuple[str, ...], there: tuple[Any, ...]) -> Columns:
+    """Role -> those of its columns that are there: the given ones of a role that has some, else by their usual names."""
+    named = {role: columns for role, columns in given.items() if all(column in there for column in _listed(columns))}
+    return named | _usual_columns(tuple(role for role in roles if role not in given), there)
 
 
 def _usual_columns(roles: tuple[str, ...], there: tuple[Any, ...]) -> Columns:
@@ -160,15 +208,36 @@ def _shown(columns: Any) -> str:
     return " + ".join(map(str, _listed(columns)))
 
 
-def _value(role: str, row: dict[Any, Any], column: Any, where: str) -> Any:
-    value = [row[name] for name in column] if isinstance(column, tuple) else row[column]
-    if isinstance(column, tuple) and role != "choices":
-        value = " ".join(part for part in value if part)
-    if role in TEXTS and not isinstance(value, str | None):
-        raise DataError(
-            f"{where}: {_shown(column)}, the column for {role}, holds {value!r:.40}, no text; set records.columns or mend the row"
-        )
-    return None if role == "label" and value == "" else value
+def read_row(row: Mapping[Any, Any], columns: Columns, where: str) -> dict[str, Any]:
+    """role -> value of a row's cells, without the empty ones; of several columns the texts and numbers with blanks between.
+
+    Raises DataError for a cell of a type that its role cannot have.
+    """
+    record = {}
+    for role, names in columns.items():
+        cells = [row[name] for name in _listed(names)]
+        several = cells if role == "choices" else _joined(cells)
+        value = several if isinstance(names, tuple) else cells[0]
+        if value is not None and not _fits(CELLS.get(role), value):
+            wanted = f"{CELLS[role]}: mend it, or name another column"
+            raise DataError(f"{where}: {_shown(names)}, the column for {role}, holds {value!r:.40}, no {wanted}")
+        record[role] = None if role == "label" and value == "" else value
+    return {role: value for role, value in record.items() if value is not None}
+
+
+def _joined(cells: list[Any]) -> Any:
+    """The cells as one text; as they are where one is more than a text or a number, so that it is refused."""
+    plain = all(isinstance(cell, str | int | float | None) for cell in cells)
+    return " ".join(str(cell) for cell in cells if cell not in (None, "")) if plain else cells
+
+
+def _fits(kind: str | None, value: Any) -> bool:
+    if kind == "text" or isinstance(value, str):
+        return isinstance(value, str)
+    if kind == "list of words":
+        return isinstance(value, list) and all(isinstance(word, str | int | float) for word in value)
+    labels = value if isinstance(value, list) else [value]
+    return kind is None or not any(isinstance(label, list | dict | bytes | None) for label in labels)
 
 
 def _as_names(value: Any) -> Any:

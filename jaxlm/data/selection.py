@@ -33,6 +33,7 @@ def select(hashes: Sequence[int], strata: Sequence[str], data: config.Data) -> n
     _check(data)
     sides = np.full(len(hashes), TRAIN, np.int8)
     hashes, strata = np.asarray(hashes, np.uint64), np.asarray(strata, str)
+    before = 0  # different records of the strata so far: what a share leaves over in one counts in the next
     for stratum in np.unique(strata):
         mine = strata == stratum
         _, rank = np.unique(hashes[mine], return_inverse=True)
@@ -40,19 +41,20 @@ def select(hashes: Sequence[int], strata: Sequence[str], data: config.Data) -> n
         if data.fold and count < data.fold[1]:
             named = f"the label {str(stratum)!r} has {count} different records" if stratum else f"there are {count} different records"
             raise DataError(f"{named} and {data.fold[1]} folds need as many each: lower folds, or leave that label out")
-        held = _held(rank, count, data)
+        held = _held(before + rank, data)
         place = np.cumsum(np.bincount(rank[~held], minlength=count) > 0)[rank]  # 1, 2, ... among those that are not held out
         used = place <= max(1, round(data.fraction * int(place[~held].max(initial=0))))
         sides[mine] = np.where(held, HELD, np.where(used, TRAIN, UNUSED))
+        before += count
     return sides
 
 
-def _held(rank: np.ndarray, count: int, data: config.Data) -> np.ndarray:
+def _held(place: np.ndarray, data: config.Data) -> np.ndarray:
     if data.fold:
-        return rank % data.fold[1] == data.fold[0]
+        return place % data.fold[1] == data.fold[0]
     if data.validation_source is not None:
-        return np.zeros(len(rank), bool)
-    return np.floor((rank + 1) * data.validation) > np.floor(rank * data.validation)
+        return np.zeros(len(place), bool)
+    return np.floor((place + 1) * data.validation) > np.floor(place * data.validation)
 
 
 def _check(data: config.Data) -> None:

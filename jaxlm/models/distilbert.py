@@ -80,7 +80,7 @@ class DistilBert(nn.Module):
         x = lookup(word, tokens) + lookup(position, positions)
         x = dropout(LayerNorm(EPSILON, dtype, name="ln")(x), config.dropout, keys[0], HIDDEN)
         parts = layer_parts(dims(config), config.activation, EPSILON, config.attention_dropout, init, self.compute)
-        layers = Layers((PostBlock(*parts, config.dropout, parent=None),) * config.n_layers, self.compute.layout, self.compute.remat)
+        layers = Layers((PostBlock(*parts, 0.0, config.dropout, parent=None),) * config.n_layers, self.compute.layout, self.compute.remat)
         params = self.param("layers", layers.init, x)
         hidden, _ = layers.apply(params, x, sight, None, keys[1])
 

@@ -31,4 +31,4 @@ def _columns(run: Run, task: Any, shape: tuple[int, int]) -> dict[str, np.ndarra
 
 
 def _vocabulary(size: int) -> Vocabulary:
-    return Vocabulary(0, 0, 0, np.zeros(size, bool), np.arange(size, dtype=np.int32), None)
+    return Vocabulary(0, 0, 0, np.zeros(size, bool), np.arange(size, dtype=np.int32), np.zeros(size, bool))

@@ -21,13 +21,19 @@ ROLES, REQUIRED, LABELLED = ("text", "choices", "label"), ("choices",), ("choice
 COLUMNS = {"candidates": np.float32, "labels": np.float32}
 
 
+def texts(record: dict[str, Any]) -> list[str]:
+    """The text of a record, if it has one, and its choices."""
+    return [text for text in (_text(record), *_choices(record)) if text.strip()]
+
+
 def features(record: dict[str, Any], tokenizer: Any, options: Records, length: int) -> list[dict[str, Any]]:
     """One example of all choices: segments 1 to C, with candidates at their first tokens and the label at the right one's.
 
     Where they do not fit `length` together, the longest texts and choices are cut. The label is the number of the right
-    choice, from 0. Raises DataError for fewer than two choices, an empty one, or a label that is none of their numbers.
+    choice, from 0. Raises DataError for fewer than two choices, an empty one, what is no text, or a label that is none of their
+    numbers.
     """
-    choices, text = _choices(record), record.get("text") or ""
+    choices, text = _choices(record), _text(record)
     label = _label(record.get("label"), len(choices))
     around = [(text, choice) if text.strip() else (choice,) for choice in choices]
     template = read_template(tokenizer, choices[0], len(around[0]))
@@ -41,15 +47,21 @@ def features(record: dict[str, Any], tokenizer: Any, options: Records, length: i
     return [example | {"cut": cut, "about": {"places": places, "label": label}}]
 
 
+def _text(record: dict[str, Any]) -> str:
+    text = record.get("text")
+    if not isinstance(text, str | None):
+        raise DataError(f"the text is {text!r:.40}, no text: mend or remove the record")
+    return text or ""
+
+
 def _choices(record: dict[str, Any]) -> list[str]:
     choices = record.get("choices")
     if not isinstance(choices, list | tuple) or len(choices) < 2:
-        raise DataError(
-            "choices must be a list of two texts at least: name the columns, as in records.columns=((choices,(choice1,choice2)),...)"
-        )
-    empty = [number for number, choice in enumerate(choices) if not isinstance(choice, str) or not choice.strip()]
-    if empty:
-        raise DataError(f"choice {empty[0]} is empty: mend or remove the record")
+        raise DataError(f"choices are {choices!r:.40}: give a list of two texts at least")
+    for number, choice in enumerate(choices):
+        if not isinstance(choice, str) or not choice.strip():
+            what = "empty" if choice is None or isinstance(choice, str) else f"{choice!r:.40}, no text"
+            raise DataError(f"choice {number} is {what}: mend or remove the record")
     return list(choices)
 
 
@@ -96,16 +108,28 @@ def loss(model: Any, params: Any, batch: dict[str, Array], key: Array | None, op
 def predictions(outputs: list[np.ndarray], examples: list[dict[str, Any]], options: Records) -> list[dict[str, Any]]:
     """{"label": number of the likeliest choice, "probabilities": of each} of every record."""
     found = []
-    for logits, example in zip(outputs, examples, strict=True):
-        scores = np.float64(logits)[example["about"]["places"]]
+    for output, example in zip(outputs, examples, strict=True):
+        scores = decisions(output, example, options)[0][0]
         shares = np.exp(scores - scores.max())
         found.append({"label": int(scores.argmax()), "probabilities": (shares / shares.sum()).tolist()})
     return found
 
 
 def metrics(outputs: list[np.ndarray], examples: list[dict[str, Any]], options: Records) -> dict[str, float]:
-    """Accuracy, as a share, over the records that have labels; 0.0 without any."""
-    labels = [example["about"]["label"] for example in examples]
-    pairs = zip(labels, predictions(outputs, examples, options), strict=True)
-    hits = [found["label"] == label for label, found in pairs if label is not None]
-    return {"accuracy": sum(hits) / max(len(hits), 1)}
+    """Accuracy, as a share, over the records that have labels; without any: nothing."""
+    pairs = zip(examples, predictions(outputs, examples, options), strict=True)
+    hits = [found["label"] == example["about"]["label"] for example, found in pairs if example["about"]["label"] is not None]
+    return {"accuracy": sum(hits) / len(hits)} if hits else {}
+
+
+def decisions(output: np.ndarray, example: dict[str, Any], options: Records) -> tuple[np.ndarray, np.ndarray]:
+    """Logits [1, C] of the choices, and the number of the right one [1] (-1: not known)."""
+    places, label = example["about"]["places"], example["about"]["label"]
+    return output[places].astype(np.float64)[None], np.array([-1 if label is None else label])
+
+
+def decided(output: np.ndarray, example: dict[str, Any], log_probabilities: np.ndarray, options: Records) -> np.ndarray:
+    """The output that these log-probabilities [1, C] of `decisions` would have come from."""
+    found = output.astype(np.float64)
+    found[example["about"]["places"]] = log_probabilities[0]
+    return found

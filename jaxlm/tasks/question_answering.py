@@ -59,7 +59,8 @@ def features(record: dict[str, Any], tokenizer: Any, options: Records, length: i
 def _text(record: dict[str, Any], role: str) -> str:
     text = record.get(role)
     if not isinstance(text, str) or not text.strip():
-        raise DataError(f"the {role} is empty: mend or remove the record")
+        what = "empty" if text is None or isinstance(text, str) else f"{text!r:.40}, no text"
+        raise DataError(f"the {role} is {what}: mend or remove the record")
     return text
 
 
@@ -70,7 +71,7 @@ def _answers(record: dict[str, Any], context: str, options: Records) -> list[tup
         return None
     pairs = _places(given, context)
     for text, start in pairs:
-        if start is None or context[max(start, 0) :][: len(text)] != text:
+        if start is None or start < 0 or not context.startswith(text, start):
             where = "in its context" if start is None else f"at character {start} of its context"
             raise DataError(f"the answer {text[:40]!r} is not {where}: mend the answer or where it starts")
     if not pairs and not options.unanswerable:
@@ -83,11 +84,19 @@ def _places(given: Any, context: str) -> list[tuple[str, int | None]]:
     if isinstance(given, dict):
         texts, starts = given.get("text"), given.get("answer_start")
         if isinstance(texts, list) and isinstance(starts, list) and len(texts) == len(starts):
-            return list(zip(texts, starts, strict=True))
+            return [_place(text, start) for text, start in zip(texts, starts, strict=True)]
     elif isinstance(given, str) or (isinstance(given, list) and all(isinstance(text, str) for text in given)):
-        texts = [text for text in ([given] if isinstance(given, str) else given) if text]
+        texts = [text for text in ([given] if isinstance(given, str) else given) if text.strip()]
         return [(text, context.find(text) if text in context else None) for text in texts]
     raise DataError(f'answers are {given!r:.60}: give {{"text": [...], "answer_start": [...]}}, a text, or a list of texts')
+
+
+def _place(text: Any, start: Any) -> tuple[str, int]:
+    if not isinstance(text, str) or not text.strip():
+        raise DataError(f"the answer {text!r:.40} is no text: mend it; of a question without an answer the lists are empty")
+    if not isinstance(start, int) or isinstance(start, bool):
+        raise DataError(f"the answer {text[:40]!r} starts at {start!r:.40}: answer_start is a character's number in the context, from 0")
+    return text, start
 
 
 def _token_span(offsets: list[tuple[int, int]], start: int, stop: int) -> tuple[int, int] | None:
@@ -170,13 +179,16 @@ def _best_spans(logits: np.ndarray, window: dict[str, Any], options: Records) ->
 
 
 def metrics(outputs: list[np.ndarray], examples: list[dict[str, Any]], options: Records) -> dict[str, float]:
-    """SQuAD's exact match and F1 in per cent over the records that have labels.
+    """SQuAD's exact match and F1 in per cent over the records that have labels; without any: nothing.
 
     With `options.unanswerable` also those of the questions with (HasAns_) and without an answer (NoAns_), and the best exact
     match and F1 that a null threshold of hindsight would give, with the threshold.
     """
-    golds = [example["about"]["answers"] for example in examples if "answers" in example["about"]]
+    abouts = (example["about"] for example in examples)
+    golds = [next(windows).get("answers") for _, windows in itertools.groupby(abouts, lambda about: about["record"])]
     pairs = [(gold, found) for gold, found in zip(golds, predictions(outputs, examples, options), strict=True) if gold is not None]
+    if not pairs:
+        return {}
     scores = [squad_scores.answer_scores(gold, found["text"]) for gold, found in pairs]
     result = {}
     sides = {"": (True, False), "HasAns_": (True,), "NoAns_": (False,)} if options.unanswerable else {"": (True, False)}
@@ -187,8 +199,11 @@ def metrics(outputs: list[np.ndarray], examples: list[dict[str, Any]], options: 
 
 
 def fit_threshold(outputs: list[np.ndarray], examples: list[dict[str, Any]], options: Records) -> float:
-    """The null threshold with the best F1 on these questions."""
-    return metrics(outputs, examples, options)["best_f1_threshold"]
+    """The null threshold with the best F1 on these questions, which may be unanswerable. Raises DataError where none has a label."""
+    found = metrics(outputs, examples, options)
+    if not found:
+        raise DataError("no question has answers: a null threshold is fitted to questions whose answers, or lack of one, are known")
+    return found["best_f1_threshold"]
 
 
 def _best(pairs: list[tuple[list[str], dict[str, Any]]]) -> dict[str, float]:

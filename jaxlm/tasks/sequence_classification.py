@@ -13,14 +13,14 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from jaxlm.config import Loss, Records
-from jaxlm.errors import DataError
+from jaxlm.errors import ConfigError, DataError
 from jaxlm.ops.losses import plain_cross_entropy
 from jaxlm.overrides import choose
 from jaxlm.tasks import scores
 from jaxlm.tasks.inputs import logits_of, twice
 from jaxlm.tasks.texts import fit_texts
 
-RECORDS = CLASSES = True
+RECORDS = True
 ROLES, REQUIRED, LABELLED = ("text", "pair", "label"), ("text",), ("text", "label")
 KINDS = ("one", "several", "regression")
 
@@ -30,6 +30,8 @@ def label_names(record: dict[str, Any], options: Records) -> list[str]:
     label = record.get("label")
     if label is None or options.kind == "regression":
         return []
+    if options.kind == "one" and isinstance(label, list | tuple):
+        raise DataError(f"{label!r} are several labels: set records.kind=several, or leave one")
     if options.kind == "one":
         return [str(label)]
     return [str(name).strip() for name in (label.split(",") if isinstance(label, str) else label) if str(name).strip()]
@@ -88,11 +90,23 @@ def loss(model: Any, params: Any, batch: dict[str, Array], key: Array | None, op
     symmetric divergence of the two distributions (Liang et al. 2021, equation 3).
     """
     weights = batch["weights"]
+    check_loss(batch["labels"], options)
     if not options.r_drop or key is None:
         return _loss(logits_of(model, params, batch, key), batch, options), jnp.sum(weights)
     one, two = jnp.split(logits_of(model, params, twice(batch), key), 2)
     apart = jnp.sum(_divergence(one, two, batch) * weights)
     return (_loss(one, batch, options) + _loss(two, batch, options)) / 2 + options.r_drop * apart, jnp.sum(weights)
+
+
+def check_loss(labels: Array, options: Loss) -> None:
+    """Refuse options that would do nothing."""
+    if labels.ndim == 3 or labels.dtype == jnp.float32:
+        if options.z_loss:
+            raise ConfigError(f"loss.z_loss={options.z_loss} is of records.kind=one: leave it out")
+        if options.label_smoothing and labels.ndim < 3:
+            raise ConfigError(
+                f"loss.label_smoothing={options.label_smoothing} is of labels, and records.kind=regression has none: leave it out"
+            )
 
 
 def _loss(logits: Float[Array, "B T L"], batch: dict[str, Array], options: Loss) -> Float[Array, ""]:
@@ -102,7 +116,7 @@ def _loss(logits: Float[Array, "B T L"], batch: dict[str, Array], options: Loss)
         return jnp.sum(jnp.mean(jax.nn.softplus(logits) - wanted * logits, axis=-1) * weights)
     if labels.dtype == jnp.float32:
         return jnp.sum(jnp.square(logits[..., 0] - labels) * weights)
-    return plain_cross_entropy(logits, labels, weights, label_smoothing=smoothing)[0]
+    return plain_cross_entropy(logits, labels, weights, label_smoothing=smoothing, z_loss=options.z_loss)[0]
 
 
 def _divergence(one: Array, two: Array, batch: dict[str, Array]) -> Float[Array, "B T"]:
@@ -155,3 +169,19 @@ def metrics(outputs: list[np.ndarray], examples: list[dict[str, Any]], options: 
     average = "binary" if len(options.labels) == 2 else "macro"
     shares = {"accuracy": scores.accuracy(labels, predicted), f"{average}_f1": scores.f1(labels, predicted, average)}
     return {**shares, "matthews": scores.matthews(labels, predicted)}
+
+
+def decisions(output: np.ndarray, example: dict[str, Any], options: Records) -> tuple[np.ndarray, np.ndarray] | None:
+    """Logits [U, C] and right classes [U] (-1: not known) of what is decided: one class, or yes or no for each label; None of numbers."""
+    if options.kind == "regression":
+        return None
+    logits, labelled = output[0].astype(np.float64), example["weights"][0] > 0
+    if options.kind == "one":
+        return logits[None], np.array([example["labels"][0] if labelled else -1])
+    return np.stack([0 * logits, logits], -1), np.where(labelled, example["labels"][0] > 0.5, -1)
+
+
+def decided(output: np.ndarray, example: dict[str, Any], log_probabilities: np.ndarray, options: Records) -> np.ndarray:
+    """The output that these log-probabilities [U, C] of `decisions` would have come from."""
+    logits = log_probabilities[0] if options.kind == "one" else log_probabilities[:, 1] - log_probabilities[:, 0]
+    return np.concatenate([logits[None], output[1:]])

@@ -21,7 +21,7 @@ from jaxlm.tasks.entities import SCHEMES, entity_scores, parts, spans
 from jaxlm.tasks.inputs import logits_of
 from jaxlm.tasks.scores import ratio
 
-RECORDS = CLASSES = True
+RECORDS = True
 # Words as a list or a string split at blanks, with their tags likewise; or both in one line, "word/tag word/tag ...".
 ROLES = ("tokens", "tags", "tagged")
 REQUIRED = ()  # tokens or tagged: `features` asks for one of them
@@ -107,6 +107,19 @@ def metrics(outputs: Sequence[np.ndarray], examples: Sequence[dict[str, Any]], o
     right = [true == guess for tags, guesses in rows for true, guess in zip(tags, guesses, strict=True)]
     entities = [[spans(tags, options.scheme) for tags in side] for side in zip(*rows, strict=True)] if options.scheme in SCHEMES else None
     return {"accuracy": ratio(sum(right), len(right)), **(entity_scores(*entities) if entities else {})}
+
+
+def decisions(output: np.ndarray, example: dict[str, Any], options: Records) -> tuple[np.ndarray, np.ndarray]:
+    """Logits [U, C] of every word that has a token, and its tag's id [U] (-1: not known)."""
+    places = [place for place in example["about"]["places"] if place is not None]
+    return output[places].astype(np.float64), np.where(example["weights"][places] > 0, example["labels"][places], -1)
+
+
+def decided(output: np.ndarray, example: dict[str, Any], log_probabilities: np.ndarray, options: Records) -> np.ndarray:
+    """The output that these log-probabilities [U, C] of `decisions` would have come from."""
+    found = output.astype(np.float64)
+    found[[place for place in example["about"]["places"] if place is not None]] = log_probabilities
+    return found
 
 
 def _tags(output: np.ndarray, example: dict[str, Any], options: Records) -> list[str | None]:

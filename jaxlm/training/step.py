@@ -95,11 +95,6 @@ def _count(state: State, finite: jax.Array) -> State:
     return {"step": state["step"] + 1, "skipped": state["skipped"] + bad, "skipped_in_a_row": row}
 
 
-def make_evaluation(loss: LossFn) -> Callable[[Any, Any], tuple[jax.Array, jax.Array]]:
-    """The jitted (params, batch) -> (sum of losses, sum of weights), without dropout."""
-    return jax.jit(lambda params, batch: loss(params, batch, None))
-
-
 def best_params(state: State) -> Any:
     """The whole model that is evaluated and sampled from: with the moving average where there is one."""
     return assemble(state.get("ema", state["params"]), state.get("frozen"))

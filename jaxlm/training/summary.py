@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from jaxlm.config import Run
+from jaxlm.tasks import task_named
 from jaxlm.training.report import clock
 
 
@@ -37,8 +38,11 @@ def next_commands(run: Run, arguments: list[str]) -> list[str]:
     kept = [argument for argument in arguments if not argument.startswith(("steps=", "epochs="))]
     longer = f"steps={2 * run.steps}" if run.epochs is None else f"epochs={2 * run.epochs:g}"
     where = shlex.quote(run.workdir)
-    use = {"causal-lm": [f'python -m jaxlm.generate {where} --prompt "def "']}
-    lines = use.get(run.task, [f"python -m jaxlm.evaluate {where}", f"python -m jaxlm.predict {where} < lines.txt"])
+    if run.task == "causal-lm":
+        lines = [f'python -m jaxlm.generate {where} --prompt "def "']
+    else:
+        predicts = run.task == "masked-lm" or task_named(run.task).RECORDS
+        lines = [f"python -m jaxlm.evaluate {where}", *[f"python -m jaxlm.predict {where} < lines.txt"] * predicts]
     lines = [*lines, f"python -m jaxlm.train {shlex.join([*kept, longer])}    (goes on from here)"]
     return lines + [f"tensorboard --logdir {where}/tensorboard"] * run.logging.tensorboard
 

@@ -77,7 +77,11 @@ def divide(params: Any, tuning: Tuning, new: Collection[str], key: jax.Array) ->
         matrices = {path: leaf for path, leaf in leaves.items() if matrix_axes(path, leaf.ndim)}
         targets = find(matrices, tuning.lora_targets, "tuning.lora_targets") - frozen - set(new)
         updates = {f"lora/{path}": low_rank(path, leaves[path], tuning.lora_rank, key) for path in sorted(targets)}
-        scale = {"lora": {"scale": jnp.float32(tuning.lora_alpha / tuning.lora_rank)}} if updates else {}
+        if not updates:
+            raise ConfigError(
+                f"tuning.lora_targets={list(tuning.lora_targets)}: all of them are new or frozen; name matrices of the pretrained model"
+            )
+        scale = {"lora": {"scale": jnp.float32(tuning.lora_alpha / tuning.lora_rank)}}
         frozen |= leaves.keys() - set(new)
     if not updates and frozen >= leaves.keys():
         raise ConfigError("tuning.freeze leaves nothing to train: name fewer parameters")

@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from jaxlm.ops.product import affine
 from jaxlm.sharding import GATHERED, gather, spec
 
 
@@ -70,10 +71,10 @@ class Linear(nn.Module):
         kernel = gather(kernel.astype(self.dtype), *self.axes).reshape(prod(inputs), *self.outputs)
         # Two-dimensional products, forward and backward: the gradient of a [B, T, D] one contracts two axes, slowly on a CPU.
         flat = x.astype(self.dtype).reshape(*rows, prod(inputs)).reshape(prod(rows), prod(inputs))
-        y = jnp.einsum("nd,df->nf", flat, kernel.reshape(prod(inputs), prod(self.outputs)), out_sharding=self._layout(1))
-        if self.bias:
-            bias = self.param("bias", Constant(0.0), self.outputs, jnp.float32, self.axes[count:])
-            y = y + gather(bias.astype(self.dtype), *self.axes[count:]).reshape(prod(self.outputs))
+        bias = self.param("bias", Constant(0.0), self.outputs, jnp.float32, self.axes[count:]) if self.bias else None
+        if bias is not None:
+            bias = gather(bias.astype(self.dtype), *self.axes[count:]).reshape(prod(self.outputs))
+        y = affine(flat, kernel.reshape(prod(inputs), prod(self.outputs)), bias, self._layout(1))
         # Left to itself, the reshape would lay a mesh axis along T where there is one row a device.
         y = jnp.reshape(y, (*rows, prod(self.outputs)), out_sharding=self._layout(len(rows)))
         return y.reshape(*rows, *self.outputs)

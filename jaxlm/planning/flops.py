@@ -57,7 +57,7 @@ def peak_flops(dtype: str) -> tuple[float, str]:
 def measured_peak(dtype: str, size: int = 2048, rounds: int = 3) -> float:
     """FLOP/s of the fastest of a few matrix products on one device."""
     x = jax.random.normal(jax.random.key(0), (size, size), jnp.dtype(dtype))
-    product = jax.jit(lambda a: a @ a)
+    product = jax.jit(lambda a: jnp.matmul(a, a, preferred_element_type=jnp.float32))
     product(x).block_until_ready()
     seconds = []
     for _ in range(rounds):

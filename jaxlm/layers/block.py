@@ -30,6 +30,9 @@ REMAT = {
 }
 
 
+_SKIPS = 2**31 - 1  # the part of a layer's key that none of its own drops has
+
+
 class Block(nn.Module):
     """x + attention(norm(x)), then x + mlp(norm(x)) (pre-norm: Radford et al. 2019, section 2.3).
 
@@ -61,6 +64,7 @@ class Layers:
       blocks: one a layer; `(block,) * count` where all are equal, which the stacked layout needs.
       order: where layers share parameters (ALBERT), which of the blocks each layer is; None: one after the other.
       kinds: which of several sights each layer looks with (local and global attention in turn); None: there is one.
+      skip: probability that a layer is left out of a training step, for the whole batch (LayerDrop: Fan et al. 2020, section 3.1).
     """
 
     blocks: tuple[nn.Module, ...]
@@ -68,6 +72,7 @@ class Layers:
     remat: str = "none"
     kinds: tuple[int, ...] | None = None
     order: tuple[int, ...] | None = None
+    skip: float = 0.0
 
     def init(self, key: Array, x: Float[Array, "B T D"], sight: Sight = Sight()) -> dict:
         """The parameters of all layers, in the layout; layer i has the same values in both."""
@@ -107,7 +112,7 @@ class Layers:
         return jax.lax.scan(body, x, (None if self.order else params["stacked"], cache, jnp.arange(len(order)), kinds, order))
 
     def _layer(self, block):
-        layer = functools.partial(_apply_block, block)
+        layer = functools.partial(_apply_block, block, self.skip)
         return layer if REMAT[self.remat] is None else jax.checkpoint(layer, policy=REMAT[self.remat])
 
     def _only_block(self):
@@ -117,9 +122,12 @@ class Layers:
 
 
 # Jitted, so that equal layers are traced once.
-@functools.partial(jax.jit, static_argnums=0)
-def _apply_block(block, params, x, sight, cache, key):
-    return block.apply({"params": params}, x, sight, cache, key)
+@functools.partial(jax.jit, static_argnums=(0, 1))
+def _apply_block(block, skip, params, x, sight, cache, key):
+    apply = lambda: block.apply({"params": params}, x, sight, cache, key)
+    if not skip or key is None:
+        return apply()
+    return jax.lax.cond(jax.random.bernoulli(fold(key, _SKIPS), skip), lambda: (x, cache), apply)
 
 
 @functools.partial(jax.jit, static_argnums=0)

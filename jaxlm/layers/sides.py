@@ -93,7 +93,7 @@ def make_side(name: str, config: Any, style: Style, compute: Compute) -> Side:
     )
     mlp = Mlp(width, config.activation_function, style.init_mlp, dropout=config.activation_dropout, **free)
     block = make_block(name, style.pre_norm, attention, ln, mlp, config.dropout)
-    layers = Layers((block,) * count, compute.layout, compute.remat)
+    layers = Layers((block,) * count, compute.layout, compute.remat, skip=getattr(config, f"{name}_layerdrop"))
     return Side(layers, ln() if style.ln_in else None, ln() if style.ln_out else None, config.dropout, name=name)
 
 

@@ -38,6 +38,8 @@ class Config:
     attention_dropout: float = 0.0
     activation_dropout: float = 0.0
     classifier_dropout: float = 0.0
+    encoder_layerdrop: float = 0.0
+    decoder_layerdrop: float = 0.0
     init_std: float = 0.02
     scale_embedding: bool = False
     tie_word_embeddings: bool = True

@@ -46,6 +46,7 @@ class Config:
     enable_bias: bool = True
     dropout: float = 0.1
     attention_dropout: float = 0.0
+    layerdrop: float = 0.0
     init_std: float = 0.02
     tie_word_embeddings: bool = True
     num_labels: int = 2
@@ -89,7 +90,8 @@ class OPT(nn.Module):
         places = self.param("position", normal, (rows, config.hidden_size), jnp.float32, (None, "embed"))
         x = lookup(places, positions + FIRST).astype(dtype)
         x = x + self._project("project_in", config.hidden_size, lookup(table, tokens).astype(dtype))
-        layers = Layers((self._block(normal, dtype),) * config.num_hidden_layers, self.compute.layout, self.compute.remat)
+        blocks = (self._block(normal, dtype),) * config.num_hidden_layers
+        layers = Layers(blocks, self.compute.layout, self.compute.remat, skip=config.layerdrop)
         params = self.param("layers", layers.init, x)
         x, layer_caches = layers.apply(params, x, sight, layers_of(cache), key)
         if config.do_layer_norm_before and not config._remove_final_layer_norm:

@@ -45,6 +45,8 @@ class Config:
     dropout: float = 0.1
     attention_dropout: float = 0.0
     activation_dropout: float = 0.0
+    encoder_layerdrop: float = 0.0
+    decoder_layerdrop: float = 0.0
     tie_word_embeddings: bool = True  # the output embedding is the decoder's
     share_encoder_decoder_embeddings: bool = True
     decoder_vocab_size: int | None = None  # where the tables are not shared; None: vocab_size

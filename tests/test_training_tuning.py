@@ -141,6 +141,18 @@ def test_a_mesh_divides_the_updates_as_their_matrices(monkeypatch, layout):
     assert {path: leaf.sharding.spec for path, leaf in whole.items()} == {path: leaf.sharding.spec for path, leaf in plain.items()}
 
 
+@pytest.mark.parametrize("layout", ["unrolled", "stacked"])
+def test_a_table_that_is_tied_learns_by_a_low_rank_update(monkeypatch, layout):
+    state, losses = trained(problem(monkeypatch, Tuning(lora_rank=2, lora_alpha=2.0, lora_targets=("wte",)), layout=layout))
+    assert losses[-1] < losses[0]
+    low = state["params"]["lora"]["wte"]
+    rows, width = state["frozen"]["wte"].shape
+    assert low["a"].shape == (rows, 2) and low["b"].shape == (2, width)
+    whole = best_params(state)["wte"]
+    np.testing.assert_allclose(whole - state["frozen"]["wte"], np.asarray(low["a"]) @ np.asarray(low["b"]), atol=1e-6)
+    assert np.abs(low["b"]).max() > 1e-3 and 0.5 < np.abs(low["a"]).max() < 1.3
+
+
 def test_experts_are_updated_one_by_one():
     expert = {"layers": {"0": {"mlp": {"up": jnp.asarray(np.random.default_rng(0).normal(size=(3, 4, 5)), jnp.float32)}}}}
     params, frozen = divide(expert, Tuning(lora_rank=2, lora_targets=("up",)), (), KEY)
@@ -173,7 +185,7 @@ def test_a_name_is_whole_parts_side_by_side():
         (Tuning(freeze=("h/0",)), "stacked", "'h/0' is a part of h/stacked/.*: set compute.layout=unrolled"),
         (Tuning(freeze=("h", "ln_f", "wpe", "wte")), "unrolled", "leaves nothing to train"),
         (Tuning(lora_rank=2, lora_targets=("quer",)), "unrolled", "tuning.lora_targets: 'quer' names nothing here"),
-        (Tuning(lora_rank=2, lora_targets=("wte",)), "unrolled", "tuning.lora_targets: 'wte' names nothing here"),
+        (Tuning(lora_rank=2, lora_targets=("ln_f",)), "unrolled", "tuning.lora_targets: 'ln_f' names nothing here"),
     ],
 )
 def test_names_that_fit_nothing_are_refused(tuning, layout, message):

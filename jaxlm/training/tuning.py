@@ -147,25 +147,28 @@ def _nearest(pattern: str, leaves: Leaves) -> str:
 
 
 def matrix_axes(path: str, rank: int) -> tuple[int, int] | None:
-    """How many leading axes of a leaf number matrices (layers, experts), and how many are inputs; None: it is no matrix of a layer."""
+    """How many leading axes of a leaf number matrices (layers, experts), and how many are inputs; None: it is no matrix."""
     names = path.split("/")
     if names[-1] == "kernel":
         return kernel_axes(names, rank)
     stacked, in_layer = "stacked" in names, any(name == "stacked" or name.isdecimal() for name in names)
-    return (1 + stacked, 1) if in_layer and rank == 3 + stacked else None  # experts: [E, inputs, outputs]
+    if not in_layer:
+        return (0, 1) if rank == 2 else None  # tables: [V, D]
+    return (1 + stacked, 1) if rank == 3 + stacked else None  # experts: [E, inputs, outputs]
 
 
 def low_rank(path: str, matrix: jax.Array, rank: int, key: jax.Array) -> dict[str, jax.Array]:
     """A [..., inputs, rank] and B [..., rank, outputs] of one matrix, divided over the mesh as the matrix is.
 
     B is 0, so that the model starts as it was. A is uniform within inputs ** -0.5, as torch draws the matrices of its linear
-    layers and PEFT its A: learning rates that are published for LoRA fit. Layer i has the same values in both layouts.
+    layers and PEFT its A: learning rates that are published for LoRA fit. Of a table one row is read at a time: it has one input.
+    Layer i has the same values in both layouts.
     """
     lead, inputs = matrix_axes(path, matrix.ndim)
     layout = [None] * matrix.ndim if jax.sharding.get_abstract_mesh().empty else [*jax.typeof(matrix).sharding.spec]
     place = lambda *names: None if jax.sharding.get_abstract_mesh().empty else PartitionSpec(*names)
     shape, end = matrix.shape, lead + inputs
-    bound = math.prod(shape[lead:end]) ** -0.5
+    bound = math.prod(shape[lead:end]) ** -0.5 if lead or path.endswith("kernel") else 1.0
     draw = lambda key, first: jax.random.uniform(
         key, (*shape[first:end], rank), jnp.float32, -bound, bound, out_sharding=place(*layout[first:end], None)
     )

@@ -12,7 +12,7 @@ import pytest
 from jaxlm import harness
 from jaxlm.errors import ConfigError, DataError
 from jaxlm.harness_model import JaxLM
-from jaxlm.inference import continuations, score
+from jaxlm.inference import score
 from jaxlm.inference.score import score_tokens
 
 WORDS = "the cat sat on the mat and the dog ran to a red house, where it was 12 o'clock. Q: what? A: a cat!\n\n"
@@ -123,8 +123,7 @@ def test_what_the_model_would_say_is_greedy(both, kind):
     """The continuations are what each adapter generates; the random ones above are greedy nowhere."""
     ours, theirs = both(kind)
     context = ours.tok_encode("the cat")
-    make = continuations._decoded if kind == "t5" else continuations._continued
-    said = [int(column[0]) for column in make(ours.model, ours.params, [context], 3, None)]
+    said = generate_tokens(ours.model, ours.params, np.array([context]), max_new_tokens=3, eos_token_id=())[0].tolist()
     ids = [(("", ""), context, said), (("", ""), context, said[:2] + [said[2] ^ 1]), (("", ""), context, [said[0] ^ 1] + said[1:])]
     found, wanted = ours._loglikelihood_tokens(ids, disable_tqdm=True), theirs._loglikelihood_tokens(ids, disable_tqdm=True)
     assert [greedy for _, greedy in found] == [greedy for _, greedy in wanted] == [True, False, False]

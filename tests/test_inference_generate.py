@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 from jaxlm.errors import ConfigError
-from jaxlm.inference.generate import bucket, generate_text, generate_tokens, sample_texts, stream_text, until
+from jaxlm.inference.generate import generate_text, generate_tokens, sample_texts, stream_text, until
+from jaxlm.inference.prompts import bucket
 from jaxlm.models import bert, electra, gpt2, make_model
-from jaxlm.ops.sampling import Sampling
 from jaxlm.tasks import causal_lm
 from jaxlm.text.tokenizers.characters import train as train_characters
 
@@ -107,8 +107,8 @@ def test_bad_prompts_are_refused(tokens, said):
 
 def test_no_new_tokens_and_unknown_arguments():
     assert generate_tokens(*made(), np.array([[1]]), max_new_tokens=0).shape == (1, 0)
-    with pytest.raises(TypeError, match="num_beams"):
-        generate_tokens(*made(), np.array([[1]]), num_beams=4)
+    with pytest.raises(ConfigError, match="num_beam is not supported: did you mean num_beams"):
+        generate_tokens(*made(), np.array([[1]]), num_beam=4)
 
 
 def test_text_in_text_out_and_the_stream_says_the_same():
@@ -116,8 +116,9 @@ def test_text_in_text_out_and_the_stream_says_the_same():
     model, params = made()
     assert tokenizer.vocab_size == CONFIG.vocab_size
     (text,) = generate_text(model, params, tokenizer, ["the "], max_new_tokens=10)
-    assert "".join(stream_text(model, params, tokenizer, "the ", 10)) == text and len(text) == 10
-    assert len("".join(stream_text(model, params, tokenizer, "the ", 10_000, Sampling(top_p=0.9)))) == 20  # up to the context
+    assert "".join(stream_text(model, params, tokenizer, "the ", max_new_tokens=10)) == text and len(text) == 10
+    long = stream_text(model, params, tokenizer, "the ", max_new_tokens=10_000, do_sample=True, top_p=0.9)
+    assert len("".join(long)) == 20  # up to the context
     assert len(sample_texts(model, params, tokenizer, 2)) == 2
     with pytest.raises(ConfigError, match="empty prompt"):
         generate_text(model, params, tokenizer, [""])

@@ -18,7 +18,7 @@ def kept(logits):
 
 
 def test_greedy_takes_the_likeliest():
-    token = sample(LOGITS, GREEDY, jax.random.key(0))
+    token = sample(LOGITS, GREEDY, jax.random.split(jax.random.key(0), len(LOGITS)))
     assert token.tolist() == [1, 0] and token.dtype == jnp.int32
 
 
@@ -59,12 +59,12 @@ def test_temperature_comes_first():
 
 def test_draws_follow_the_distribution():
     many = jnp.broadcast_to(LOGITS[0], (20_000, 4))
-    shares = np.bincount(sample(many, Sampling(top_k=3), jax.random.key(1)), minlength=4) / 20_000
+    shares = np.bincount(sample(many, Sampling(top_k=3), jax.random.split(jax.random.key(1), 20_000)), minlength=4) / 20_000
     np.testing.assert_allclose(shares, [0, 4 / 9, 2 / 9, 3 / 9], atol=0.02)
 
 
 def test_the_same_key_draws_the_same():
-    draw = lambda seed: sample(jnp.zeros((50, 100)), Sampling(), jax.random.key(seed)).tolist()
+    draw = lambda seed: sample(jnp.zeros((50, 100)), Sampling(), jax.random.split(jax.random.key(seed), 50)).tolist()
     assert draw(0) == draw(0) != draw(1)
 
 

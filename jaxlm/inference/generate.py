@@ -1,155 +1,194 @@
-"""Text from a decoder: prefill once, then one compiled step a token over a cache.
+"""Text from a model: prompts in, their continuations out, by every method; the one door to decoding.
 
-The loop is driven by the host, which reads token n while the device computes token n + 1; the cache is donated, so it is
-updated in place. Prompts are padded on the left to a bucket of lengths, so that near lengths share one program.
+`generate_tokens` works on ids, `generate_text` on texts, `stream_tokens` and `stream_text` show the tokens as they come. The
+arguments are those of Hugging Face's `generate` (`inference/settings.py`); one that does nothing here is refused. Read next:
+`inference/loop.py`.
 """
 
-import functools
-from collections.abc import Iterator, Sequence
+import dataclasses
+from collections.abc import Iterator
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Bool, Int
+from jaxtyping import Bool, Float, Int
 
 from jaxlm.errors import ConfigError, DataError
-from jaxlm.layers.cache import make_cache
-from jaxlm.layers.embed import unembed
-from jaxlm.models import dims
-from jaxlm.ops.sampling import GREEDY, Sampling, sample
+from jaxlm.inference import loop, stopping
+from jaxlm.inference.prompts import Prompts, read_prompts
+from jaxlm.inference.settings import Ends, Settings, make_settings
+from jaxlm.models import dims, has_decoder
 
-Ends = int | Sequence[int] | None  # the ids that end a text: one, several, none
-BUCKETS = tuple(sorted({int(round(32 * 2 ** (i / 2) / 8)) * 8 for i in range(24)}))
-
-
-def bucket(length: int, limit: int) -> int:
-    """The nearest bucket length at or above `length`, at most `limit`."""
-    return min(next((size for size in BUCKETS if size >= length), limit), limit)
+# What a checkpoint's config.json may say of decoding, and is taken for what a call leaves out.
+OWN = ("eos_token_id", "pad_token_id", "decoder_start_token_id", "forced_bos_token_id", "forced_eos_token_id", "bad_words_ids")
+OWN += ("suppress_tokens", "begin_suppress_tokens")
 
 
-def stream_tokens(
+@dataclasses.dataclass(frozen=True)
+class Generated:
+    """Attributes:
+    tokens: the new ones, with what ends the row; then padding.
+    logprobs, entropies: of each token under the model's own distribution, in nats; None where they were not asked for.
+    top_ids, top_logprobs: its likeliest alternatives, the best first.
+    scores: of beam search, sum of log-probabilities / length ** length_penalty.
+    """
+
+    tokens: Int[np.ndarray, "R N"]
+    logprobs: Float[np.ndarray, "R N"] | None = None
+    entropies: Float[np.ndarray, "R N"] | None = None
+    top_ids: Int[np.ndarray, "R N k"] | None = None
+    top_logprobs: Float[np.ndarray, "R N k"] | None = None
+    scores: Float[np.ndarray, "R"] | None = None
+
+
+def generate(
     model: Any,
     params: Any,
     tokens: Int[np.ndarray, "B T"],
     *,
     mask: Bool[np.ndarray, "B T"] | None = None,
-    max_new_tokens: int = 64,
-    sampling: Sampling = GREEDY,
-    eos_id: Ends = None,
-    seed: int = 0,
-) -> Iterator[Int[np.ndarray, "B"]]:
-    """The new tokens, one column at a time; after one of `eos_id` a row goes on with the first of them.
+    tokenizer: Any = None,
+    **named: Any,
+) -> Generated:
+    """The continuations of prompts, num_return_sequences a prompt, with what else was asked for.
+
+    Args:
+      mask: False on padding, on either side.
+      tokenizer: for `stop_strings`.
+      named: see `Settings`.
 
     Raises:
-      ConfigError: an empty prompt, ids outside the vocabulary, or a prompt and its continuation longer than the model.
+      ConfigError: an empty prompt, ids outside the vocabulary, a prompt and its continuation longer than the model, or an
+        argument that is not known or cannot be.
     """
-    tokens, mask = _checked(model, tokens, mask, max_new_tokens)
-    if max_new_tokens == 0:
-        return
-    cache, tokens, mask = _enter(model, tokens, mask, max_new_tokens)
-    keys = jax.random.split(jax.random.key(seed), max_new_tokens)
-    token, cache = _advance(model, sampling, params, cache, tokens, mask, keys[0])
-    ended, ends = np.zeros(len(tokens), bool), _several(eos_id)
-    for i in range(max_new_tokens):
-        following = None
-        if i + 1 < max_new_tokens:
-            following, cache = _advance(model, sampling, params, cache, token[:, None], None, keys[i + 1])
-        column = np.asarray(token)
-        yield np.where(ended, ends[0], column) if ends else column
-        ended = ended | np.isin(column, ends)
-        if ended.all():
+    settings = settings_for(model, named)
+    stops = stopping.watch(settings, tokenizer)
+    prompts, count, most = read_prompts(model, tokens, mask, settings)
+    copies = settings.num_return_sequences
+    rows = count * copies
+    if most == 0:
+        return Generated(np.zeros((rows, 0), np.int32))
+    made = []
+    for block, state in _blocks(model, params, settings, prompts, count, most):
+        made.append(block[:rows])
+        details = state.get("details")
+        if stops and stops.all_met(np.concatenate(made, axis=1)):
+            break
+    whole = np.concatenate(made, axis=1)
+    whole = stops.cut(whole, settings) if stops else whole
+    return Generated(whole, **_details(details or {}, prompts.tokens.shape[1], whole))
+
+
+def _details(details, first, whole):
+    rows, count = whole.shape
+    found = {name: np.asarray(array)[:rows, first : first + count] for name, array in details.items()}
+    names = {"logprob": "logprobs", "entropy": "entropies"}
+    return {names.get(name, name): array for name, array in found.items()}
+
+
+def settings_for(model: Any, named: dict[str, Any]) -> Settings:
+    """Settings of a call; what it leaves out and the model's configuration says is the model's."""
+    if settings_only := [name for name in ("encoder_repetition_penalty", "encoder_no_repeat_ngram_size") if named.get(name)]:
+        if not has_decoder(model):
+            raise ConfigError(f"{settings_only[0]} looks at an encoder's text, and {model.config.model_type} has no encoder: leave it out")
+    own = {name: getattr(model.config, name, model.config.extra.get(name)) for name in OWN}
+    return make_settings({name: value for name, value in own.items() if value is not None} | named)
+
+
+def _blocks(model: Any, params: Any, settings: Settings, prompts: Prompts, count: int, most: int) -> Iterator[tuple[np.ndarray, dict]]:
+    """Columns of new tokens [R, n] as they are made, and the state; until all rows have ended or `most` are made."""
+    state, logits = loop.begin(model, params, settings, prompts, most, settings.num_return_sequences, count)
+    state = loop.first(settings, state, logits)
+    write = _one_by_one if jax.default_backend() == "cpu" else _many
+    yield from write(model, params, _shared(settings), state, prompts.tokens.shape[1], most)
+
+
+def _shared(settings: Settings) -> Settings:
+    """Without what no compiled step depends on, so that calls share it."""
+    return dataclasses.replace(settings, max_new_tokens=None, max_length=None, num_return_sequences=1, stop_strings=(), seed=0)
+
+
+def _one_by_one(model, params, settings, state, first, most):
+    """The host reads token n while the device computes token n + 1."""
+    column, over = loop.seen(state)
+    for made in range(1, most + 1):
+        column_before, over_before = column, over
+        if made < most:
+            state = loop.roomy(state, first + made + 1)
+            state, column, over = loop.advance(loop.step, model, params, settings, state)
+        yield np.asarray(column_before)[:, None], state
+        if over_before:
             return
-        token = following
 
 
-def _checked(model, tokens, mask, new):
-    tokens = np.asarray(tokens, np.int32)
-    mask = np.ones(tokens.shape, bool) if mask is None else np.asarray(mask, bool)
-    limit, vocabulary = dims(model.config).context, model.config.vocab_size
-    if tokens.ndim != 2 or 0 in tokens.shape or not mask.any(1).all():
-        raise ConfigError("an empty prompt: give at least one token a row")
-    if tokens[mask].min() < 0 or tokens[mask].max() >= vocabulary:
-        raise ConfigError(f"a prompt holds a token outside the vocabulary of {vocabulary}: is it of another tokenizer?")
-    longest = int(mask.sum(1).max())
-    if longest + new > limit:
-        raise ConfigError(f"{longest} tokens of prompt and {new} new ones exceed the model's {limit}: cut one of them")
-    return tokens, mask
-
-
-def _enter(model, tokens, mask, new):
-    """Prompts pushed to the right of a bucket, and an empty cache for them and what follows."""
-    longest = int(mask.sum(1).max())
-    width = bucket(longest, dims(model.config).context)
-    padded, visible = np.zeros((len(tokens), width), np.int32), np.zeros((len(tokens), width), bool)
-    for row, (line, real) in enumerate(zip(tokens, mask, strict=True)):
-        kept = line[real]
-        padded[row, width - len(kept) :], visible[row, width - len(kept) :] = kept, True
-    known = dims(model.config)
-    shape = (len(tokens), bucket(width + new, 2**30), known.kv_heads, known.head_size)
-    cache = make_cache(known.layers, shape, model.compute.dtype, model.compute.layout)
-    return cache, padded, visible
-
-
-@functools.partial(jax.jit, static_argnums=(0, 1), donate_argnums=3)
-def _advance(model, sampling, params, cache, tokens, mask, key):
-    out = model.apply({"params": params}, tokens, mask=mask, cache=cache)
-    if getattr(model, "plain_logits", True):
-        last = unembed(out.hidden[:, -1:], model.output_table(params), getattr(model, "softcap", None))  # not of the whole prompt
-    else:
-        last = out.logits[:, -1:]
-    return sample(last[:, 0], sampling, key), out.cache
+def _many(model, params, settings, state, first, most):
+    """The device writes a block of tokens between two looks of the host."""
+    made = 1
+    yield np.asarray(loop.seen(state)[0])[:, None], state
+    while made < most and not bool(state["ended"].all()):
+        state = loop.roomy(state, first + made + 1)
+        stop = min(first + made + loop.BLOCK, first + most, state["tokens"].shape[1])
+        state = loop.advance_many(loop.step, model, params, settings, state, jnp.int32(stop))
+        reached = int(state["now"]) - first
+        yield np.asarray(state["tokens"])[:, first + made : first + reached], state
+        made = reached
 
 
 def generate_tokens(
-    model: Any,
-    params: Any,
-    tokens: Int[np.ndarray, "B T"],
-    *,
-    mask: Bool[np.ndarray, "B T"] | None = None,
-    max_new_tokens: int = 64,
-    do_sample: bool = False,
-    temperature: float = 1.0,
-    top_k: int | None = None,
-    top_p: float | None = None,
-    eos_token_id: Ends = None,
-    seed: int = 0,
-) -> Int[np.ndarray, "B new"]:
-    """The continuation of each row (Hugging Face's argument names); other arguments are refused by Python itself.
-
-    `eos_token_id` is one id or several; a row that has met one of them goes on with the first.
-    """
-    sampling = Sampling(temperature, top_k, top_p) if do_sample else GREEDY
-    columns = stream_tokens(
-        model, params, tokens, mask=mask, max_new_tokens=max_new_tokens, sampling=sampling, eos_id=eos_token_id, seed=seed
-    )
-    new = list(columns)
-    return np.stack(new, axis=1) if new else np.zeros((len(tokens), 0), np.int32)
+    model: Any, params: Any, tokens: Int[np.ndarray, "B T"], *, mask: Bool[np.ndarray, "B T"] | None = None, **named: Any
+) -> Int[np.ndarray, "R N"]:
+    """The new tokens of `generate`: a row that has met one of `eos_token_id` goes on with padding."""
+    return generate(model, params, tokens, mask=mask, **named).tokens
 
 
-def generate_text(model: Any, params: Any, tokenizer: Any, prompts: list[str], **arguments: Any) -> list[str]:
-    """The continuations of texts, without the prompts; `arguments` are those of `generate_tokens`.
+def generate_text(model: Any, params: Any, tokenizer: Any, prompts: list[str], **named: Any) -> list[str]:
+    """The continuations of texts, without the prompts and without special tokens; what else is said is for `generate`.
 
     A text ends at an `eos_token_id`: that of the call, else of the model's config.json, else of the tokenizer.
     """
-    rows = [tokenizer.encode(prompt) or _start(tokenizer) for prompt in prompts]
+    if not prompts:
+        return []
+    rows = [list(tokenizer.encode(prompt)) or _start(tokenizer) for prompt in prompts]
     width = max(map(len, rows))
     tokens = np.array([[0] * (width - len(row)) + row for row in rows], np.int32)
     mask = np.array([[False] * (width - len(row)) + [True] * len(row) for row in rows])
-    arguments.setdefault("eos_token_id", _ends(model, tokenizer))
-    new = generate_tokens(model, params, tokens, mask=mask, **arguments)
-    return [tokenizer.decode(until(row, arguments["eos_token_id"])) for row in new]
+    named = {**named, "eos_token_id": ends_of(model, tokenizer, named)}
+    new = generate(model, params, tokens, mask=mask, tokenizer=tokenizer, **named).tokens
+    return [spell(tokenizer, row, named["eos_token_id"]) for row in new]
 
 
-def stream_text(
-    model: Any, params: Any, tokenizer: Any, prompt: str, max_new_tokens: int, sampling: Sampling = GREEDY, seed: int = 0
-) -> Iterator[str]:
+def spell(tokenizer: Any, row: Int[np.ndarray, "N"], ends: Ends) -> str:
+    """The text of new tokens before their end, without control tokens."""
+    controls = set(tokenizer.controls.values())
+    return tokenizer.decode([token for token in until(row, ends) if token not in controls])
+
+
+def stream_tokens(
+    model: Any, params: Any, tokens: Int[np.ndarray, "B T"], *, mask: Bool[np.ndarray, "B T"] | None = None, **named: Any
+) -> Iterator[Int[np.ndarray, "R"]]:
+    """The new tokens, one column at a time, by greedy decoding or by draws."""
+    settings = settings_for(model, named)
+    if settings.num_beams > 1 or settings.penalty_alpha is not None or settings.stop_strings:
+        raise ConfigError("tokens come one by one in greedy decoding and sampling only: leave out num_beams, penalty_alpha, stop_strings")
+    prompts, count, most = read_prompts(model, tokens, mask, settings)
+    if most == 0:
+        return
+    for block, _ in _blocks(model, params, settings, prompts, count, most):
+        yield from block[: count * settings.num_return_sequences].T
+
+
+def stream_text(model: Any, params: Any, tokenizer: Any, prompt: str, **named: Any) -> Iterator[str]:
     """The continuation of one text, piece by piece as it is made; stops at the model's context or the end of the document."""
-    ids = tokenizer.encode(prompt) or _start(tokenizer)
-    room = min(max_new_tokens, max(dims(model.config).context - len(ids), 1))
-    new, shown, ends = [], "", _ends(model, tokenizer)
-    for column in stream_tokens(model, params, np.array([ids], np.int32), max_new_tokens=room, sampling=sampling, eos_id=ends, seed=seed):
+    ids = list(tokenizer.encode(prompt)) or _start(tokenizer)
+    limit = dims(model.config).context
+    room = 2**30 if limit is None else limit if has_decoder(model) else max(limit - len(ids), 1)
+    ends = ends_of(model, tokenizer, named)
+    named = {**named, "eos_token_id": ends, "max_new_tokens": min(named.get("max_new_tokens", 64), room)}
+    new, shown = [], ""
+    for column in stream_tokens(model, params, np.array([ids], np.int32), **named):
         new.append(int(column[0]))
-        text = tokenizer.decode(until(new, ends))
+        text = spell(tokenizer, new, ends)
         if not text.endswith("\N{REPLACEMENT CHARACTER}"):  # a character whose bytes are not all here yet
             yield text[len(shown) :]
             shown = text
@@ -157,10 +196,12 @@ def stream_text(
 
 def sample_texts(model: Any, params: Any, tokenizer: Any, count: int, seed: int = 0, length: int = 120) -> list[str]:
     """`count` texts drawn from the beginning of a document (temperature 0.8, top-k 50)."""
+    if not count:
+        return []
     tokens = np.full((count, 1), _beginning(tokenizer), np.int32)
     new = min(length, dims(model.config).context - 1)
     arguments = {"do_sample": True, "temperature": 0.8, "top_k": 50, "seed": seed, "eos_token_id": tokenizer.eos_id}
-    rows = generate_tokens(model, params, tokens, max_new_tokens=new, **arguments) if count else []
+    rows = generate_tokens(model, params, tokens, max_new_tokens=new, **arguments)
     return [tokenizer.decode(until(row, tokenizer.eos_id)) for row in rows]
 
 
@@ -180,16 +221,15 @@ def _start(tokenizer: Any) -> list[int]:
     return [tokenizer.eos_id]
 
 
-def until(row: Int[np.ndarray, "T"], eos_id: Ends) -> list[int]:
-    """The ids of a row before the first that is `eos_id`, or one of them."""
-    ids, ends = [int(i) for i in row], _several(eos_id)
-    return ids[: next((place for place, i in enumerate(ids) if i in ends), None)]
+def until(row: Int[np.ndarray, "N"], ends: Ends) -> list[int]:
+    """The ids of a row before the first that is one of `ends`."""
+    ids, several = [int(i) for i in row], () if ends is None else tuple(np.atleast_1d(ends).tolist())
+    return ids[: next((place for place, i in enumerate(ids) if i in several), None)]
 
 
-def _several(ends: Ends) -> tuple[int, ...]:
-    return () if ends is None else tuple(np.atleast_1d(ends).tolist())
-
-
-def _ends(model: Any, tokenizer: Any) -> Ends:
-    ends = model.config.extra.get("eos_token_id")
-    return tokenizer.eos_id if ends is None else ends
+def ends_of(model: Any, tokenizer: Any, named: dict[str, Any]) -> Ends:
+    """What ends a text: as the call says, else the model's config.json, else the tokenizer."""
+    for ends in (named.get("eos_token_id"), getattr(model.config, "eos_token_id", model.config.extra.get("eos_token_id"))):
+        if ends is not None:
+            return ends
+    return tokenizer.eos_id

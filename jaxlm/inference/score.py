@@ -12,7 +12,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
-from jaxlm.errors import ConfigError, DataError
+from jaxlm.errors import DataError
+from jaxlm.inference.prompts import start_token
 from jaxlm.layers.embed import unembed
 from jaxlm.models import has_decoder
 from jaxlm.ops.positions import shift_right
@@ -90,7 +91,7 @@ def _score(
     model: Any, params: Any, tokens: Array, mask: Array, targets: Array, counted: Array, places: Array | None = None
 ) -> tuple[Float[Array, "B"], Bool[Array, "B"]]:
     if places is None:
-        logits = model.apply({"params": params}, tokens, shift_right(targets, decoder_start(model)), mask=mask).logits
+        logits = model.apply({"params": params}, tokens, shift_right(targets, start_token(model)), mask=mask).logits
     else:
         logits = _logits_at(model, params, tokens, mask, places)
     chances = jax.nn.log_softmax(logits.astype(jnp.float32))
@@ -106,12 +107,3 @@ def _logits_at(model, params, tokens, mask, places):
         return jnp.take_along_axis(out.logits, places[..., None], axis=1)
     hidden = jnp.take_along_axis(out.hidden, places[..., None], axis=1)
     return unembed(hidden, model.output_table(params), getattr(model, "softcap", None))
-
-
-def decoder_start(model: Any) -> int:
-    """The token that a decoder over an encoder reads first. Raises ConfigError where the configuration does not say."""
-    config = model.config
-    named = getattr(config, "decoder_start_token_id", config.extra.get("decoder_start_token_id", 0))  # T5's is its padding, 0
-    if named is None:
-        raise ConfigError(f"config.json of this {config.model_type} names no decoder_start_token_id: add it (mBART: the language's id)")
-    return named

@@ -8,7 +8,9 @@ states) and "memory_mask" (which of them are real), and later calls need nothing
 
 from typing import Any
 
+import jax
 import jax.numpy as jnp
+from jaxtyping import Array, Int
 
 from jaxlm.sharding import spec
 
@@ -42,3 +44,37 @@ def layers_of(cache: Cache | None) -> Any:
 def leave(cache: Cache | None, layers: Any, count: int) -> Cache | None:
     """The cache that the next call continues, `count` slots on."""
     return None if cache is None else {**cache, "layers": layers, "index": cache["index"] + count}
+
+
+def extend(cache: Cache, slots: int) -> Cache:
+    """The same cache with room for `slots`; the encoder's part stays as it is."""
+    valid = cache["valid"]
+    more = slots - valid.shape[1]
+    wide = lambda leaf: jnp.pad(leaf, [(0, 0)] * (leaf.ndim - 3) + [(0, more), (0, 0), (0, 0)])
+    layers = _own(wide, lambda leaf: leaf, cache["layers"])
+    return {**cache, "layers": layers, "valid": jnp.pad(valid, ((0, 0), (0, more)))}
+
+
+def repeat(cache: Cache, times: int) -> Cache:
+    """Every row `times` times, one after the other."""
+    return cache if times == 1 else pick(cache, jnp.repeat(jnp.arange(cache["valid"].shape[0]), times))
+
+
+def pick(cache: Cache, rows: Int[Array, "R"], memory: bool = True) -> Cache:
+    """The cache of these rows; without `memory` the encoder's part, which neighbours share, stays as it is."""
+    take = lambda leaf: _rows(leaf, rows, leaf.ndim - 4)
+    layers = _own(take, take if memory else lambda leaf: leaf, cache["layers"])
+    picked = {**cache, "layers": layers, "valid": _rows(cache["valid"], rows, 0)}
+    return {**picked, "memory_mask": _rows(cache["memory_mask"], rows, 0)} if memory and "memory_mask" in cache else picked
+
+
+def _rows(leaf: Array, rows: Array, axis: int) -> Array:
+    """Rows of an array whose axis `axis` is the batch."""
+    sharding = spec(*[None] * axis, "batch", *[None, "kv_heads", None][: leaf.ndim - axis - 1])
+    return leaf.at[(slice(None),) * axis + (rows,)].get(mode="clip", out_sharding=sharding)
+
+
+def _own(change: Any, other: Any, layers: Any) -> Any:
+    """Changes the decoder's own keys and values, and by `other` those of the encoder."""
+    part = lambda path: next((entry.key for entry in path if getattr(entry, "key", None) in ("self", "memory")), "self")
+    return jax.tree_util.tree_map_with_path(lambda path, leaf: (change if part(path) == "self" else other)(leaf), layers)

@@ -1,0 +1,131 @@
+"""Prompts on their way to the device: checked, pushed to one side, filled up to buckets so that near lengths share a program.
+
+Read next: `inference/loop.py`.
+"""
+
+import dataclasses
+import functools
+from typing import Any
+
+import jax
+import numpy as np
+from jaxtyping import Bool, Int
+
+from jaxlm.errors import ConfigError
+from jaxlm.inference.settings import Settings
+from jaxlm.models import dims, has_decoder
+from jaxlm.sharding import mesh_size
+
+BUCKETS = tuple(sorted({int(round(32 * 2 ** (i / 2) / 8)) * 8 for i in range(24)}))
+SLOTS = 128  # of the smallest cache; a larger one has twice as many, or four times ...
+DEFAULT_NEW = 64
+Rows = Int[np.ndarray, "B T"]
+
+
+@functools.partial(jax.tree_util.register_dataclass, data_fields=["tokens", "mask", "source", "source_mask"], meta_fields=[])
+@dataclasses.dataclass(frozen=True)
+class Prompts:
+    """What is read before the first new token.
+
+    Attributes:
+      tokens, mask: of the decoder, [B, T], real tokens on the right.
+      source, source_mask: of the encoder, [B, S], real tokens on the left; None: there is no encoder.
+    """
+
+    tokens: Rows
+    mask: Bool[np.ndarray, "B T"]
+    source: Rows | None = None
+    source_mask: Bool[np.ndarray, "B S"] | None = None
+
+
+def bucket(length: int, limit: int) -> int:
+    """The nearest bucket length at or above `length`, at most `limit`."""
+    return min(next((size for size in BUCKETS if size >= length), limit), limit)
+
+
+def bucket_rows(count: int) -> int:
+    """How many rows are computed for `count`: 1, 2, 4, 8, 16, 24 ..., and a multiple of what the mesh divides them into.
+
+    >>> [bucket_rows(n) for n in (1, 3, 5, 17)]
+    [1, 4, 8, 24]
+    """
+    rows = next((size for size in (1, 2, 4, 8) if size >= count), -(-count // 8) * 8)
+    mesh = jax.sharding.get_abstract_mesh()
+    parts = 1 if mesh.empty else mesh_size(mesh, "batch")
+    return -(-rows // parts) * parts
+
+
+def capacity(slots: int) -> int:
+    """The slots of the smallest cache with room for these.
+
+    >>> capacity(100), capacity(129)
+    (128, 256)
+    """
+    size = SLOTS
+    while size < slots:
+        size *= 2
+    return size
+
+
+def read_prompts(
+    model: Any, tokens: Int[np.ndarray, "B T"], mask: Bool[np.ndarray, "B T"] | None, settings: Settings
+) -> tuple[Prompts, int, int]:
+    """Prompts for the device, how many rows of them are real, and how many new tokens there may be.
+
+    Raises:
+      ConfigError: an empty prompt, ids outside the vocabulary, or a prompt and its continuation longer than the model.
+    """
+    tokens = np.asarray(tokens, np.int32)
+    mask = np.ones(tokens.shape, bool) if mask is None else np.asarray(mask, bool)
+    if tokens.ndim != 2 or 0 in tokens.shape or not mask.any(1).all():
+        raise ConfigError("an empty prompt: give at least one token a row")
+    _check_ids(tokens[mask], model.config.vocab_size)
+    limit, longest = dims(model.config).context or 2**30, int(mask.sum(1).max())
+    rows = bucket_rows(len(tokens))
+    if not has_decoder(model):
+        new = _room(settings, longest, limit)
+        return Prompts(*_pushed(tokens, mask, rows, bucket(longest, limit), right=True)), len(tokens), new
+    if longest > limit:
+        raise ConfigError(f"{longest} tokens of text exceed the encoder's {limit}: cut the text")
+    start = np.full((rows, 1), start_token(model, settings), np.int32)
+    source = _pushed(tokens, mask, rows, bucket(longest, limit), right=False)
+    return Prompts(start, np.ones_like(start, bool), *source), len(tokens), _room(settings, 1, limit + 1)
+
+
+def _check_ids(ids, vocabulary):
+    if ids.min() < 0 or ids.max() >= vocabulary:
+        raise ConfigError(f"a prompt holds a token outside the vocabulary of {vocabulary}: is it of another tokenizer?")
+
+
+def _room(settings: Settings, longest: int, limit: int) -> int:
+    """New tokens at most; asked for by number or by the length of the whole."""
+    new = settings.max_new_tokens
+    if settings.max_length is not None:
+        whole = settings.max_length - longest
+        if whole < 0:
+            raise ConfigError(f"max_length={settings.max_length} is less than the {longest} tokens of prompt: raise it, or cut the prompt")
+        new = whole if new is None else min(new, whole)
+    new = min(DEFAULT_NEW, max(limit - longest, 1)) if new is None else new
+    if longest + new > limit:
+        raise ConfigError(f"{longest} tokens of prompt and {new} new ones exceed the model's {limit}: cut one of them")
+    return new
+
+
+def _pushed(tokens, mask, rows, width, right):
+    """Real tokens together on one side; rows that only fill up repeat the first."""
+    padded, visible = np.zeros((rows, width), np.int32), np.zeros((rows, width), bool)
+    for i in range(rows):
+        kept = tokens[i][mask[i]] if i < len(tokens) else tokens[0][mask[0]]
+        place = slice(width - len(kept), width) if right else slice(0, len(kept))
+        padded[i, place], visible[i, place] = kept, True
+    return padded, visible
+
+
+def start_token(model: Any, settings: Settings = Settings()) -> int:
+    """The token that a decoder over an encoder reads first. Raises ConfigError where nothing says which."""
+    config = model.config
+    named = getattr(config, "decoder_start_token_id", config.extra.get("decoder_start_token_id", 0))  # T5's is its padding, 0
+    named = named if settings.decoder_start_token_id is None else settings.decoder_start_token_id
+    if named is None:
+        raise ConfigError(f"config.json of this {config.model_type} names no decoder_start_token_id: add it (mBART: the language's id)")
+    return named

@@ -13,6 +13,7 @@ from jaxlm import harness
 from jaxlm.errors import ConfigError, DataError
 from jaxlm.harness_model import JaxLM
 from jaxlm.inference import score
+from jaxlm.inference.generate import generate_tokens
 from jaxlm.inference.score import score_tokens
 
 WORDS = "the cat sat on the mat and the dog ran to a red house, where it was 12 o'clock. Q: what? A: a cat!\n\n"

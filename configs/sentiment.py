@@ -7,9 +7,11 @@
 `minilm` is a Hugging Face folder of any encoder; train.tsv, valid.tsv and test.tsv are label TAB text without a header; for other
 columns: 'records.columns=(("text","NAME"),("label","NAME"))'. Five folds instead of the validation file: `folds=5`. Low-rank
 updates instead of all weights: configs/sentiment_lora.py.
+
+R-Drop reads every batch twice, with other dropouts: twice the time of a plain run, which ended at 0.827 (one seed).
 """
 
-from jaxlm.config import Checkpoint, Data, Evaluation, Optimizer, Records, Run
+from jaxlm.config import Checkpoint, Data, Evaluation, Loss, Optimizer, Records, Run
 
 config = Run(
     task="sequence-classification",
@@ -20,6 +22,7 @@ config = Run(
     data=Data(source="train.tsv", validation_source="valid.tsv", test_source="test.tsv", sequence_length=64),
     records=Records(columns=(("label", 0), ("text", 1))),
     optimizer=Optimizer(learning_rate=5e-5, schedule="linear", end=0.0, warmup=50, b2=0.999, weight_decay=0.01),
-    evaluation=Evaluation(every=100),
+    loss=Loss(r_drop=1.0),
+    evaluation=Evaluation(every=100, best="accuracy"),
     checkpoint=Checkpoint(every=250, keep=1),
 )

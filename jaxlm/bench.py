@@ -1,4 +1,4 @@
-"""Measure, beside a peer, on this machine: `python -m jaxlm.bench train | forward | load | tokenize | prepare | vectors | classify`.
+"""Measure, beside a peer: `python -m jaxlm.bench train | forward | load | tokenize | prepare | vectors | classify | decode`.
 
 train: a step of GPT-2, tokens/s, FLOP/s, peak memory, time to the first step. forward: hidden states of bert-base or minilm,
 logits of gpt2; with --mixed 64, of so many texts of mixed lengths. Where torch and transformers are installed, the same
@@ -6,8 +6,9 @@ shapes in torch, alternating, with the ratio and its spread. load: a safetensors
 tokenize: batches of texts, beside the bare tokenizers library, on one core and on all. prepare: a corpus of --megabytes 300
 by --workers (one a core), with --clean '("unicode", ...)'. vectors FILES: --kind skipgram (or cbow, fasttext, glove) over --seeds 3 and
 --epochs 5, beside gensim: words/s and WordSim-353. classify MODEL TRAIN TEST: fine-tuning on label TAB text, an epoch to
-warm up and one a round (--rounds 2; --examples N of them), real tokens/s and the accuracy of both.
-Options: --size gpt2 (or shakespeare, bert-base, minilm), --batch 2, --length 256, --dropout 0, --dtype float32, --layout
+warm up and one a round (--rounds 2; --examples N of them), real tokens/s and the accuracy of both. decode: --new 64 tokens after --batch 1
+prompts of --length 16 by --size gpt2 or t5-small, --beams 1, with the share of the memory's bandwidth.
+Options: --size gpt2 (or shakespeare, bert-base, minilm, t5-small), --batch 2, --length 256, --dropout 0, --dtype float32, --layout
 unrolled, --mixed 0, --rounds 7, --steps 2, --compile (torch.compile too), --alone (no peer).
 """
 
@@ -15,7 +16,7 @@ import argparse
 import importlib.util
 import os
 
-from jaxlm.benchmarks import classify, forward, load, prepare, tokenize, train, vectors
+from jaxlm.benchmarks import classify, decode, forward, load, prepare, tokenize, train, vectors
 from jaxlm.command import OptionParser, run_command
 from jaxlm.overrides import choose
 
@@ -23,15 +24,18 @@ from jaxlm.overrides import choose
 def main(arguments: list[str]) -> None:
     """Run the named benchmark."""
     options = parse(arguments)
-    choose("the benchmark", options.what, ("train", "forward", "load", "tokenize", "prepare", "vectors", "classify"))
+    choose("the benchmark", options.what, ("train", "forward", "load", "tokenize", "prepare", "vectors", "classify", "decode"))
     alone = options.alone or not (importlib.util.find_spec("torch") and importlib.util.find_spec("transformers"))
     rest = options.rounds, options.steps, options.compile, alone
     if options.what == "train":
         size = choose("--size", options.size or "gpt2", train.SIZES)
-        train.run(train.Shape(size, options.batch, options.length, options.dropout, options.dtype, options.layout), *rest)
+        train.run(train.Shape(size, options.batch or 2, options.length or 256, options.dropout, options.dtype, options.layout), *rest)
     elif options.what == "forward":
         size = choose("--size", options.size or "bert-base", forward.SIZES)
-        forward.run(forward.Shape(size, options.batch, options.length, options.dtype, options.mixed), *rest)
+        forward.run(forward.Shape(size, options.batch or 2, options.length or 256, options.dtype, options.mixed), *rest)
+    elif options.what == "decode":
+        size = choose("--size", options.size or "gpt2", decode.SIZES)
+        decode.run(decode.Shape(size, options.batch or 1, options.length or 16, options.new, options.beams, options.dtype), *rest)
     elif options.what == "load":
         load.run(options.rounds, options.steps, options.dtype)
     elif options.what == "tokenize":
@@ -51,8 +55,10 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     parser.add_argument("what")
     parser.add_argument("files", nargs="*")
     parser.add_argument("--size")
-    parser.add_argument("--batch", type=int, default=2)
-    parser.add_argument("--length", type=int, default=256)
+    parser.add_argument("--batch", type=int)
+    parser.add_argument("--length", type=int)
+    parser.add_argument("--new", type=int, default=64)
+    parser.add_argument("--beams", type=int, default=1)
     parser.add_argument("--dropout", type=float, default=0.0)
     parser.add_argument("--dtype", default="float32")
     parser.add_argument("--layout", default="unrolled")

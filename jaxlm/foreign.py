@@ -4,18 +4,21 @@ import contextlib
 import dataclasses
 import math
 from collections.abc import Collection, Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 import jax.numpy as jnp
 
 from jaxlm.config import Compute
 from jaxlm.errors import ConfigError, DataError
+from jaxlm.inference.settings import OWN
 from jaxlm.models import configuration, family, family_named, make_model
 from jaxlm.models.names import Names, entries
 from jaxlm.overrides import choose
 from jaxlm.runs import abstract_params
 from jaxlm.training.tuning import paths
 from jaxlm.weights import mapping
+from jaxlm.weights.strict_json import read_object
 from jaxlm.weights.tensors import Checkpoint
 
 DTYPES = ("float32", "bfloat16", "float16")
@@ -39,11 +42,21 @@ def settings_of(source: Checkpoint) -> Any:
     """The family's Config; a config.json that makes no model is one DataError."""
     with _describing(source):
         known = family_named(source.config.get("model_type"))
-        settings = configuration.from_json(known.Config, source.config)
+        settings = configuration.from_json(known.Config, {**source.config, **_ids_of_generation(source)})
         sizes = {**dataclasses.asdict(known.dims(settings)), "vocab_size": settings.vocab_size}
         sizes |= {name: size for name, size in dataclasses.asdict(settings).items() if "layer" in name and isinstance(size, int)}
         _check_sizes(sizes)
         return _untied(source, known.NAMES, settings)
+
+
+def _ids_of_generation(source: Checkpoint) -> dict[str, Any]:
+    """What generation_config.json beside a config.json says of tokens, under its own name; methods of decoding are the caller's."""
+    path = Path(source.where).parent / "generation_config.json"
+    if source.where.endswith(".gguf") or not path.is_file():
+        return {}
+    found = read_object(path)
+    ids = {name: found[name] for name in OWN if found.get(name) is not None}
+    return {"generation_config": ids} if ids else {}
 
 
 def lacking(source: Checkpoint, model: Any, abstract: Mapping[str, Any]) -> set[str]:

@@ -23,7 +23,7 @@ def override(config: Any, assignments: list[str]) -> Any:
         key, sign, value = text.partition("=")
         if not sign:
             raise ConfigError(f"`{text}` is not of the form key=value")
-        config = _assign(config, key.strip().split("."), _literal(value.strip()), key.strip())
+        config = _assign(config, key.strip().split("."), literal(value.strip()), key.strip())
     return config
 
 
@@ -58,7 +58,8 @@ def field_types(config: Any, name: str, key: str) -> Any:
     return hints[name]
 
 
-def _literal(text: str) -> Any:
+def literal(text: str) -> Any:
+    """The value that a word of the command line stands for; what is no literal of Python is text."""
     names = {"true": True, "false": False, "none": None}
     if text.lower() in names:
         return names[text.lower()]

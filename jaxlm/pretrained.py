@@ -186,12 +186,18 @@ def save(path: str | Path, model: Any, params: Any, tokenizer: Any = None) -> No
     tensors = list(outgoing(model, params))
     for key in {"dtype", "torch_dtype"} & values.keys():  # transformers loads in the type that stands there
         values[key] = _most_common_dtype(params)
-    more = lambda folder: save_tokenizer(tokenizer, folder)
+    more = lambda folder: (save_tokenizer(tokenizer, folder), _save_generation(model.config, folder))
     if jax.process_index() == 0:
         safetensors_files.write_folder(Path(path).expanduser().absolute(), values, tensors, SHARD, more)
     else:
         for tensor in tensors:  # every host takes part in gathering
             tensor.make()
+
+
+def _save_generation(config: Any, folder: Path) -> None:
+    """The generation_config.json that the model came with, as far as it was read."""
+    if said := config.extra.get("generation_config"):
+        (folder / "generation_config.json").write_text(json.dumps(said, indent=2) + "\n", encoding="utf-8")
 
 
 def outgoing(model: Any, params: Any) -> list[Outgoing]:

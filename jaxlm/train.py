@@ -14,7 +14,7 @@ from jaxlm.config import Run
 from jaxlm.data.compression import lzma_bits_per_byte
 from jaxlm.errors import Stopped
 from jaxlm.evaluation import make_validation
-from jaxlm.inference.generate import sample_texts
+from jaxlm.inference.texts import sample_texts
 from jaxlm.layers.block import LAYOUTS
 from jaxlm.planning.banner import print_banner
 from jaxlm.pretrained import on_one_device, read_model

@@ -11,7 +11,7 @@ import pytest
 import jaxlm
 from jaxlm import convert, pretrained
 from jaxlm.errors import DataError
-from jaxlm.inference.generate import generate_text
+from jaxlm.inference.texts import generate_text
 from jaxlm.models import gpt2
 from jaxlm.pretrained import paths
 from jaxlm.text.training import train_tokenizer

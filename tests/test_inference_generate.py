@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 
 from jaxlm.errors import ConfigError
-from jaxlm.inference.generate import generate_text, generate_tokens, sample_texts, stream_text, until
+from jaxlm.inference.generate import generate_tokens
 from jaxlm.inference.prompts import bucket
+from jaxlm.inference.texts import generate_text, sample_texts, stream_text, until
 from jaxlm.models import bert, electra, gpt2, make_model
 from jaxlm.tasks import causal_lm
 from jaxlm.text.tokenizers.characters import train as train_characters

@@ -14,7 +14,8 @@ import jaxlm
 from jaxlm.config import Compute
 from jaxlm.errors import ConfigError, DataError
 from jaxlm.frozen import Frozen
-from jaxlm.inference.generate import generate_tokens, until
+from jaxlm.inference.generate import generate_tokens
+from jaxlm.inference.texts import until
 from jaxlm.layers.experts import Experts, routing
 from jaxlm.models import configuration, dims, family_named, gemma2, gemma3, gpt_neox, llama, make_model, mistral, qwen2
 from jaxlm.ops.losses import plain_cross_entropy, token_cross_entropy

@@ -1,5 +1,7 @@
 """Filters of the next token's distribution against their definitions."""
 
+import itertools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -70,8 +72,48 @@ def test_the_same_key_draws_the_same():
 
 @pytest.mark.parametrize(
     ("arguments", "word"),
-    [({"temperature": -1.0}, "temperature"), ({"top_k": 0}, "top_k"), ({"top_p": 0.0}, "top_p"), ({"top_p": 1.1}, "top_p")],
+    [({"temperature": -1.0}, "temperature"), ({"top_k": 0}, "top_k"), ({"top_p": 0.0}, "top_p"), ({"top_p": 1.1}, "top_p")]
+    + [
+        ({"temperature": float("nan")}, "temperature"),
+        ({"min_p": -0.1}, "min_p"),
+        ({"min_p": 2.0}, "min_p"),
+        ({"typical_p": 0.0}, "typical"),
+    ],
 )
 def test_refuses_what_has_no_meaning(arguments, word):
     with pytest.raises(ConfigError, match=word):
         Sampling(**arguments)
+
+
+FILTERS = [{"temperature": 0.7}, {"temperature": 1.8}, {"top_k": 1}, {"top_k": 7}, {"top_k": 99}, {"top_p": 0.3}, {"top_p": 0.9}]
+FILTERS += [{"min_p": 0.05}, {"min_p": 0.6}, {"typical_p": 0.2}, {"typical_p": 0.95}]
+PAIRS = [one | other for one, other in itertools.combinations(FILTERS, 2) if not one.keys() & other.keys()]
+ALL = {"temperature": 1.3, "top_k": 9, "top_p": 0.8, "min_p": 0.02, "typical_p": 0.9}
+
+
+def theirs(logits, named, least):
+    """Transformers' filters in the order of its `generate`."""
+    import torch
+    from transformers import generation
+
+    kinds = {"temperature": "Temperature", "top_k": "TopK", "top_p": "TopP", "min_p": "MinP", "typical_p": "Typical"}
+    for name, kind in kinds.items():
+        if name in named:
+            more = {} if name == "temperature" else {"min_tokens_to_keep": least}
+            logits = getattr(generation, f"{kind}LogitsWarper")(named[name], **more)(None, torch.as_tensor(logits))
+    return logits.softmax(-1).numpy()
+
+
+@pytest.mark.parametrize("least", [1, 2, 3])
+def test_filters_alone_and_in_pairs_are_those_of_transformers(least):
+    logits = np.random.default_rng(least).normal(0, 2, (5, 13)).astype(np.float32)
+    logits[1, ::2] = -np.inf  # what a ban has left
+    for named in (*FILTERS, *PAIRS, ALL):
+        ours = jax.nn.softmax(filter_logits(jnp.asarray(logits), Sampling(**named, least=least)))
+        np.testing.assert_allclose(ours, theirs(logits, named, least), atol=1e-5, err_msg=str(named))
+
+
+def test_a_row_is_drawn_by_its_own_key():
+    logits, keys = jax.random.normal(jax.random.key(1), (5, 40)), jax.random.split(jax.random.key(2), 5)
+    order = jnp.array([3, 0, 4])
+    assert (sample(logits, Sampling(), keys)[order] == sample(logits[order], Sampling(), keys[order])).all()

@@ -119,8 +119,8 @@ def spread(ratios: np.ndarray) -> str:
     return f"{middle:.2f} [{low:.2f}, {high:.2f}]"
 
 
-def show(sides: dict[str, tuple[Callable, dict]], rounds: int, steps: int, tokens: int) -> None:
-    """Run the sides and print a line each and the ratios of the first side's speed to the others'; `tokens` a step."""
+def show(sides: dict[str, tuple[Callable, dict]], rounds: int, steps: int, tokens: int) -> Side:
+    """Run the sides, print a line each and the ratios of the first side's speed to the others', and return the first; `tokens` a step."""
     results, others = alternate(sides, rounds, steps)
     calm = quiet(others)
     noisy = "" if (others[calm] <= QUIET).all() else "; NO round was quiet: believe the ratios only roughly"
@@ -129,6 +129,7 @@ def show(sides: dict[str, tuple[Callable, dict]], rounds: int, steps: int, token
         print("  " + _line(side, tokens, results[0].facts.get("flops"), calm))
     for side in results[1:]:
         print(f"  {results[0].name} / {side.name}: {spread(side.seconds[calm] / results[0].seconds[calm])} median [10 %, 90 %]")
+    return results[0]
 
 
 def _line(side: Side, tokens: int, flops: float | None, calm: np.ndarray) -> str:

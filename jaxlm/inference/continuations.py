@@ -4,8 +4,9 @@ import dataclasses
 from collections.abc import Sequence
 from typing import Any
 
-from jaxlm.inference.generate import ends_of, generate_tokens, spell
+from jaxlm.inference.generate import generate_tokens
 from jaxlm.inference.score import padded
+from jaxlm.inference.texts import ends_of, spell
 
 
 @dataclasses.dataclass(frozen=True)

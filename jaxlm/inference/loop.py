@@ -9,6 +9,8 @@ A state is a dict of arrays, one row a sequence, that every step takes and gives
   ended    bool [R]
   keys     of the draws, [R]
   source   (tokens, real) of the encoder
+  finished, beams    of beam search (`inference/hypotheses.py`)
+  hidden   the last layer's states [R, S, D], for contrastive search
   details  of every chosen token, by its slot: "logprob", "entropy" [R, S], "top_ids", "top_logprobs" [R, S, k]
 
 Read next: `inference/generate.py`, `inference/beam.py`.
@@ -23,10 +25,12 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
 from jaxlm.inference.prompts import Prompts, capacity
+from jaxlm.inference.quantize import dense
 from jaxlm.inference.rules import State, adjust
 from jaxlm.inference.settings import Settings
 from jaxlm.layers.cache import extend, make_cache, repeat
 from jaxlm.layers.embed import unembed
+from jaxlm.layers.ring import Windows, fold_windows
 from jaxlm.models import dims
 from jaxlm.ops.sampling import sample
 from jaxlm.sharding import replicate, spec
@@ -40,20 +44,21 @@ def begin(
 ) -> tuple[State, Float[Array, "R V"]]:
     """The state after the prompts, each `copies` times; and the logits of the first new token. Rows after `count` prompts have ended."""
     read = {"model": model, "slots": capacity(prompts.tokens.shape[1] + 1), "copies": copies, "details": settings.logprobs}
+    read |= {"hidden": settings.penalty_alpha is not None, "dtype": settings.cache_dtype or model.compute.dtype}
     state, logits = _read(params=params, prompts=prompts, **read)
     ended = jnp.arange(len(logits)) >= count * copies
     return {**state, "most": jnp.int32(most), "ended": ended, "keys": _keys(settings.seed, len(logits))}, logits
 
 
-@functools.partial(jax.jit, static_argnames=("model", "slots", "copies", "details"))
-def _read(model, params, prompts, slots, copies, details):
+@functools.partial(jax.jit, static_argnames=("model", "slots", "copies", "details", "hidden", "dtype"))
+def _read(model, params, prompts, slots, copies, details, hidden, dtype):
     known, over = dims(model.config), prompts.source is not None
     shape = (len(prompts.tokens), slots, known.kv_heads, known.head_size)
-    cache = make_cache(known.layers, shape, model.compute.dtype, model.compute.layout, cross=over)
+    cache, params = make_cache(known.layers, shape, dtype, model.compute.layout, cross=over), dense(params)
     if over:
-        out = model.apply({"params": params}, *map(_laid, (prompts.source, prompts.tokens)), mask=_laid(prompts.source_mask), cache=cache)
+        out = model.apply({"params": params}, *map(laid, (prompts.source, prompts.tokens)), mask=laid(prompts.source_mask), cache=cache)
     else:
-        out = model.apply({"params": params}, _laid(prompts.tokens), mask=_laid(prompts.mask), cache=cache)
+        out = model.apply({"params": params}, laid(prompts.tokens), mask=laid(prompts.mask), cache=cache)
     many = lambda array: jnp.repeat(replicate(array), copies, axis=0)
     wide = lambda array: jnp.pad(many(array), ((0, 0), (0, slots - array.shape[1])))
     first, rows = prompts.tokens.shape[1], len(prompts.tokens) * copies
@@ -62,16 +67,21 @@ def _read(model, params, prompts, slots, copies, details):
     if over:
         state["source"] = (many(prompts.source), many(prompts.source_mask))
     if details is not None:
-        state["details"] = _no_details(rows, slots, details)
+        state["details"] = no_details(rows, slots, details)
+    if hidden:
+        state["hidden"] = jnp.pad(many(out.hidden), ((0, 0), (0, slots - first), (0, 0)))
     return state, many(_last_logits(model, params, out))
 
 
-def _laid(array: Array) -> Array:
-    """An array of the host's, or a whole one, with its rows where the mesh has the batch."""
+def laid(array: Array) -> Array:
+    """An array [R, n] of the host's, or a whole one, with its rows where the mesh has the batch."""
     return array if spec("batch") is None else jax.reshard(jnp.asarray(array), spec("batch", None))
 
 
-def _no_details(rows, slots, count):
+def no_details(rows: int, slots: int, count: int | None) -> dict[str, Array]:
+    """What is kept of every chosen token, before there is one; nothing where `count`, of alternatives, is None."""
+    if count is None:
+        return {}
     plain = {name: jnp.zeros((rows, slots), jnp.float32) for name in ("logprob", "entropy")}
     many = {"top_ids": jnp.zeros((rows, slots, count), jnp.int32), "top_logprobs": jnp.zeros((rows, slots, count), jnp.float32)}
     return plain | many if count else plain
@@ -94,8 +104,8 @@ def _keys(seed: int | tuple[int, ...], rows: int) -> Array:
 def forward(model: Any, params: Any, state: State) -> tuple[State, Float[Array, "R V"]]:
     """Reads the token that waits; the logits of what follows it."""
     token = jax.lax.dynamic_slice_in_dim(state["tokens"], state["now"] - 1, 1, axis=1)
-    inputs = (None, _laid(token)) if "source" in state else (_laid(token),)
-    out = model.apply({"params": params}, *inputs, cache=state["cache"])
+    inputs = (None, laid(token)) if "source" in state else (laid(token),)
+    out = model.apply({"params": dense(params)}, *inputs, cache=state["cache"])
     return {**state, "cache": out.cache}, replicate(out.logits[:, -1].astype(jnp.float32))
 
 
@@ -105,7 +115,7 @@ def choose(logits: Float[Array, "R V"], state: State, settings: Settings) -> Sta
     keys = jax.vmap(jax.random.fold_in, (0, None))(state["keys"], new)
     token = sample(adjust(logits, state, settings), settings.sampling, keys)
     if "details" in state:
-        state = {**state, "details": _with_details(state["details"], logits, token, state["now"], settings.logprobs)}
+        state = {**state, "details": with_details(state["details"], logits, token, state["now"], settings.logprobs)}
     return put(state, jnp.where(state["ended"], settings.pad, token), settings)
 
 
@@ -117,13 +127,20 @@ def put(state: State, token: Int[Array, "R"], settings: Settings) -> State:
     return {**state, "tokens": write(state["tokens"], token), "real": write(state["real"], ~ended), "ended": over, "now": at + 1}
 
 
-def _with_details(details, logits, token, at, count):
+def with_details(details: dict[str, Array], logits: Float[Array, "R V"], token: Int[Array, "R"], at: Array, count: int) -> dict[str, Array]:
+    """The details with those of a token that was chosen for slot `at`."""
+    seen = describe(logits, token, count)
+    return {name: jax.lax.dynamic_update_slice_in_dim(array, seen[name][:, None], at, axis=1) for name, array in details.items()}
+
+
+def describe(logits: Float[Array, "R V"], token: Int[Array, "R"], count: int) -> dict[str, Array]:
+    """What is told of a chosen token: of it, of its distribution, and of `count` alternatives."""
     chances = jax.nn.log_softmax(logits, axis=-1)
     seen = {"logprob": jnp.take_along_axis(chances, token[:, None], axis=1)[:, 0]}
     seen["entropy"] = -jnp.where(jnp.isfinite(chances), jnp.exp(chances) * chances, 0.0).sum(-1)
     if count:
         seen["top_logprobs"], seen["top_ids"] = jax.lax.top_k(chances, count)
-    return {name: jax.lax.dynamic_update_slice_in_dim(array, seen[name][:, None], at, axis=1) for name, array in details.items()}
+    return seen
 
 
 def step(model: Any, params: Any, settings: Settings, state: State) -> State:
@@ -158,14 +175,21 @@ def advance_many(step: Step, model: Any, params: Any, settings: Settings, state:
     return jax.lax.while_loop(going, lambda state: step(model, params, settings, state), state)
 
 
-@functools.partial(jax.jit, static_argnums=1, donate_argnums=0)
-def grow(state: State, slots: int) -> State:
+@functools.partial(jax.jit, static_argnums=1)
+def fold(state: State, windows: Windows) -> State:
+    """The state with the caches of layers that see a window no longer than it (`layers/ring.py`)."""
+    return {**state, "cache": fold_windows(state["cache"], windows)}
+
+
+@functools.partial(jax.jit, static_argnums=(1, 2))
+def grow(state: State, slots: int, windows: Windows) -> State:
     """The same state with room for `slots`."""
     wide = lambda array: jnp.pad(array, [(0, 0), (0, slots - array.shape[1])] + [(0, 0)] * (array.ndim - 2))
-    names = [name for name in ("tokens", "real", "details") if name in state]
-    return {**state, "cache": extend(state["cache"], slots), **{name: jax.tree.map(wide, state[name]) for name in names}}
+    names = [name for name in ("tokens", "real", "hidden", "finished", "details") if name in state]
+    cache = fold_windows(extend(state["cache"], slots), windows)
+    return {**state, "cache": cache, **{name: jax.tree.map(wide, state[name]) for name in names}}
 
 
-def roomy(state: State, slots: int) -> State:
+def roomy(state: State, slots: int, windows: Windows = ()) -> State:
     """The state, with more room where it is needed."""
-    return state if slots <= state["tokens"].shape[1] else grow(state, capacity(slots))
+    return state if slots <= state["tokens"].shape[1] else grow(state, capacity(slots), windows)

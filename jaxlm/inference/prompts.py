@@ -12,7 +12,7 @@ import numpy as np
 from jaxtyping import Bool, Int
 
 from jaxlm.errors import ConfigError
-from jaxlm.inference.settings import Settings
+from jaxlm.inference.settings import Settings, said
 from jaxlm.models import dims, has_decoder
 from jaxlm.sharding import mesh_size
 
@@ -73,13 +73,14 @@ def read_prompts(
     """Prompts for the device, how many rows of them are real, and how many new tokens there may be.
 
     Raises:
-      ConfigError: an empty prompt, ids outside the vocabulary, or a prompt and its continuation longer than the model.
+      ConfigError: an empty prompt, ids outside the vocabulary, a prompt and its continuation longer than the model, or
+        seeds for another number of rows.
     """
-    tokens = np.asarray(tokens, np.int32)
-    mask = np.ones(tokens.shape, bool) if mask is None else np.asarray(mask, bool)
-    if tokens.ndim != 2 or 0 in tokens.shape or not mask.any(1).all():
-        raise ConfigError("an empty prompt: give at least one token a row")
+    tokens, mask = _rows(tokens, mask)
     _check_ids(tokens[mask], model.config.vocab_size)
+    wanted, seeds = len(tokens) * settings.num_return_sequences, settings.seed
+    if isinstance(seeds, tuple) and len(seeds) != wanted:
+        raise ConfigError(f"{len(seeds)} seeds for {wanted} rows: give one number, or one for each row of the result")
     limit, longest = dims(model.config).context or 2**30, int(mask.sum(1).max())
     rows = bucket_rows(len(tokens))
     if not has_decoder(model):
@@ -90,6 +91,22 @@ def read_prompts(
     start = np.full((rows, 1), start_token(model, settings), np.int32)
     source = _pushed(tokens, mask, rows, bucket(longest, limit), right=False)
     return Prompts(start, np.ones_like(start, bool), *source), len(tokens), _room(settings, 1, limit + 1)
+
+
+def _rows(tokens, mask):
+    """Both as arrays of one shape; raises ConfigError where they are no rows of ids."""
+    try:
+        tokens = np.asarray(tokens)
+    except ValueError as error:
+        raise ConfigError("rows of unlike lengths: fill them up with any token, and say by mask= which tokens are real") from error
+    mask = np.ones(tokens.shape, bool) if mask is None else np.asarray(mask, bool)
+    if tokens.ndim != 2 or mask.shape != tokens.shape:
+        raise ConfigError(f"tokens {list(tokens.shape)} and mask {list(mask.shape)}: both are [rows, length]")
+    if 0 in tokens.shape or not mask.any(1).all():
+        raise ConfigError("an empty prompt: give at least one token a row")
+    if tokens.dtype.kind not in "iu":
+        raise ConfigError(f"tokens are {tokens.dtype}: ids are integers; a text goes to generate_text")
+    return tokens, mask
 
 
 def _check_ids(ids, vocabulary):
@@ -124,8 +141,16 @@ def _pushed(tokens, mask, rows, width, right):
 def start_token(model: Any, settings: Settings = Settings()) -> int:
     """The token that a decoder over an encoder reads first. Raises ConfigError where nothing says which."""
     config = model.config
-    named = getattr(config, "decoder_start_token_id", config.extra.get("decoder_start_token_id", 0))  # T5's is its padding, 0
+    named = said(config, "decoder_start_token_id")
+    named = 0 if named is None and not hasattr(config, "decoder_start_token_id") else named  # T5's is its padding, 0
     named = named if settings.decoder_start_token_id is None else settings.decoder_start_token_id
     if named is None:
         raise ConfigError(f"config.json of this {config.model_type} names no decoder_start_token_id: add it (mBART: the language's id)")
+    if not 0 <= named < vocabulary(config):
+        raise ConfigError(f"decoder_start_token_id={named} is outside the vocabulary of {vocabulary(config)}: give another")
     return named
+
+
+def vocabulary(config: Any) -> int:
+    """How many tokens a model of this configuration may write."""
+    return getattr(config, "decoder_vocab_size", None) or config.vocab_size

@@ -32,7 +32,8 @@ def adjust(logits: Float[Array, "R V"], state: State, settings: Settings) -> Flo
         logits = penalties.ban_repeated_ngrams(logits, tokens, real, ends, settings.no_repeat_ngram_size)
     if settings.encoder_no_repeat_ngram_size:
         logits = penalties.ban_repeated_ngrams(logits, tokens, real, ends, settings.encoder_no_repeat_ngram_size, source)
-    return _lengths(logits, state, settings)
+    logits = _lengths(logits, state, settings)
+    return penalties.keep(logits, state["allowed"]) if "allowed" in state else logits  # `inference/constrain.py`
 
 
 def _lengths(logits, state, settings):
@@ -43,8 +44,8 @@ def _lengths(logits, state, settings):
         early = (read < settings.min_length) | (new < settings.min_new_tokens)
         logits = penalties.without(logits, settings.eos_token_id, early)
     if settings.forced_bos_token_id is not None:
-        logits = penalties.only(logits, settings.forced_bos_token_id, read == 1)
-    if settings.forced_eos_token_id is not None:
+        logits = penalties.only(logits, (settings.forced_bos_token_id,), read == 1)
+    if settings.forced_eos_token_id:
         logits = penalties.only(logits, settings.forced_eos_token_id, everywhere & (new == state["most"] - 1))
     if settings.suppress_tokens:
         logits = penalties.without(logits, settings.suppress_tokens, everywhere)

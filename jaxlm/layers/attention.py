@@ -11,9 +11,13 @@ from jaxtyping import Array, Float
 from jaxlm.layers.linear import Linear, Normal
 from jaxlm.layers.sight import Sight
 from jaxlm.ops.attention import Mask, attend
+from jaxlm.ops.quantize import quantize
 from jaxlm.ops.rotary import rotate
+from jaxlm.ops.step_attention import attend_step
+from jaxlm.sharding import spec
 
-LayerCache = dict[str, Array]  # "key" and "value", [B, S, K, H]
+# "key" and "value", [B, K, S, H]: as the products read them, so that a step copies none. Of int8, each has a "..._scale", [B, K, S, 1].
+LayerCache = dict[str, Array]
 
 
 class Attention(nn.Module):
@@ -53,10 +57,21 @@ class Attention(nn.Module):
         q, k = (q if self.q_norm is None else self.q_norm(q)), (k if self.k_norm is None else self.k_norm(k))
         if sight.rotation is not None:
             q, k = rotate(q, *sight.rotation), rotate(k, *sight.rotation)
+        if cache is not None and x.shape[1] == 1:
+            mixed, cache = self._step(q, k, v, sight, cache)
+            return self._out(x.shape[-1], mixed), cache
         if cache is not None:
-            cache = {"key": write(cache["key"], k, sight.mask.offset), "value": write(cache["value"], v, sight.mask.offset)}
-            k, v = cache["key"].astype(self.dtype), cache["value"].astype(self.dtype)
+            cache = write(cache, k, v, sight.mask.offset)
+            k, v = map(heads_last, read(cache, self.dtype))
         return self._mix(x.shape[-1], q, k, v, sight.mask, sight.bias, key), cache
+
+    def _step(self, q, k, v, sight, cache):
+        """One token more: the cache is read, then written where it lies."""
+        free = {"scale": self.scale or self.head_size**-0.5, "softcap": self.softcap}
+        mixed = attend_step(q, (k, v), read(cache, self.dtype), sight.mask, sight.bias, **free)
+        # What is written depends on what was read, or XLA would copy the cache of a CPU to keep the one from the other.
+        after = mixed[:, :, :1, :1] * 0.0 if spec("batch") is None else 0.0
+        return mixed, write(cache, k + after, v + after, sight.mask.offset)
 
     def _keys_and_values(self, x):
         kv_heads = self.kv_heads or self.heads
@@ -71,6 +86,9 @@ class Attention(nn.Module):
         drop = (self.dropout, key) if self.dropout and key is not None else None
         more = {"scale": self.scale, "softcap": self.softcap, "drop": drop}
         mixed = checkpoint_name(attend(q, k, v, mask, bias, implementation=self.implementation, **more), "attention")
+        return self._out(width, mixed)
+
+    def _out(self, width, mixed):
         return Linear((width,), ("heads", None, "embed"), self.out_bias, self.init_out or self.init_kernel, self.dtype, name="o")(mixed)
 
 
@@ -83,11 +101,31 @@ class CrossAttention(Attention):
     ) -> tuple[Float[Array, "B T D"], LayerCache | None]:
         """With `sight.memory`, its keys and values are computed and, where there is a cache, kept; without, the cache has them."""
         q = self._project("q", self.heads)(x)
-        k, v = (cache["key"], cache["value"]) if sight.memory is None else self._keys_and_values(sight.memory)
-        kept = None if cache is None else {"key": k, "value": v}
+        k, v = map(heads_last, (cache["key"], cache["value"])) if sight.memory is None else self._keys_and_values(sight.memory)
+        kept = None if cache is None else {"key": heads_first(k), "value": heads_first(v)}
         return self._mix(x.shape[-1], q, k.astype(self.dtype), v.astype(self.dtype), sight.memory_mask, None, key), kept
 
 
-def write(cache: Float[Array, "B S K H"], new: Float[Array, "B T K H"], index: Array) -> Float[Array, "B S K H"]:
-    """The cache with `new` at slots index, index + 1, ... of every row."""
-    return jax.lax.dynamic_update_slice_in_dim(cache, new.astype(cache.dtype), index, axis=1)
+def heads_first(x: Float[Array, "B S K H"]) -> Float[Array, "B K S H"]:
+    """Keys or values as a cache has them."""
+    return x.transpose(0, 2, 1, 3)
+
+
+heads_last = heads_first  # and back
+
+
+def read(cache: LayerCache, dtype: Any) -> tuple[Float[Array, "B K S H"], Float[Array, "B K S H"]]:
+    """Keys and values of a cache."""
+    if "key_scale" not in cache:
+        return cache["key"].astype(dtype), cache["value"].astype(dtype)
+    return tuple((cache[name].astype(jnp.float32) * cache[f"{name}_scale"]).astype(dtype) for name in ("key", "value"))
+
+
+def write(cache: LayerCache, k: Float[Array, "B T K H"], v: Float[Array, "B T K H"], index: Array) -> LayerCache:
+    """The cache with new keys and values at slots index, index + 1, ... of every row."""
+    new = {"key": heads_first(k), "value": heads_first(v)}
+    if "key_scale" in cache:
+        for name in ("key", "value"):
+            new[name], new[f"{name}_scale"] = quantize(new[name], -1)
+    put = lambda old, part: jax.lax.dynamic_update_slice_in_dim(old, part.astype(old.dtype), index, axis=2)
+    return {name: put(cache[name], part) for name, part in new.items()}

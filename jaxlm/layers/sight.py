@@ -17,7 +17,9 @@ from jaxlm.ops.attention import Mask
 Cache = dict[str, Any]
 
 
-@functools.partial(jax.tree_util.register_dataclass, data_fields=["mask", "rotation", "bias", "memory", "memory_mask"], meta_fields=[])
+@functools.partial(
+    jax.tree_util.register_dataclass, data_fields=["mask", "rotation", "bias", "memory", "memory_mask", "ring"], meta_fields=[]
+)
 @dataclasses.dataclass(frozen=True)
 class Sight:
     """Attributes:
@@ -26,6 +28,7 @@ class Sight:
     bias: added to the attention logits (T5's relative positions).
     memory: the encoder's hidden states, for cross-attention; None: its keys and values lie in the cache.
     memory_mask: which of them are seen.
+    ring: which slots a windowed layer sees, where its cache is folded (`layers/ring.py`).
     """
 
     mask: Mask = Mask()
@@ -33,10 +36,11 @@ class Sight:
     bias: Float[Array, "#B #N T S"] | None = None
     memory: Float[Array, "B S D"] | None = None
     memory_mask: Mask = Mask()
+    ring: Mask | None = None
 
     def but(self, window: int | None = None, **changes: Any) -> "Sight":
         """The same with some parts replaced; `window` replaces the mask's."""
-        mask = dataclasses.replace(self.mask, window=window)
+        mask = dataclasses.replace(self.mask, window=window) if window is None or self.ring is None else self.ring
         return dataclasses.replace(self, **{"mask": mask, **changes})
 
 
@@ -77,7 +81,17 @@ def decoder_sight(
     if positions is None:
         positions = cache["valid"].sum(1, dtype=jnp.int32)[:, None] + place.from_mask(real)
     valid = jax.lax.dynamic_update_slice_in_dim(cache["valid"], real, cache["index"], axis=1)
-    return Sight(Mask(causal=True, keys=valid, offset=cache["index"])), positions, {**cache, "valid": valid}
+    sight, cache = Sight(Mask(causal=True, keys=valid, offset=cache["index"])), {**cache, "valid": valid}
+    sight, cache = (sight, cache) if "ring" not in cache else _with_ring(sight, real, cache)
+    return sight, positions, cache
+
+
+def _with_ring(sight, real, cache):
+    if real.shape[1] > 1:
+        raise ValueError("a cache whose windows are folded takes one token at a time")
+    slot = cache["index"] % cache["ring"].shape[1]
+    ring = jax.lax.dynamic_update_slice_in_dim(cache["ring"], real, slot, axis=1)
+    return dataclasses.replace(sight, ring=Mask(keys=ring, offset=slot)), {**cache, "ring": ring}
 
 
 def _positions(tokens, mask, segments):

@@ -29,6 +29,20 @@ def whole_every(period: int, layers: int) -> tuple[str, ...]:
     return tuple(WINDOW if (i + 1) % period else WHOLE for i in range(layers))
 
 
+def sizes(kinds: Sequence[int], window: int | None) -> tuple[int | None, ...]:
+    """How many tokens each layer sees; None: all.
+
+    >>> sizes((0, 1), 16)
+    (None, 16)
+    """
+    return tuple(window if kind else None for kind in kinds)
+
+
+def kinds_of(windows: Sequence[int | None]) -> tuple[int, ...]:
+    """The inverse: 0 for a layer that sees all, 1 for one that sees a window."""
+    return tuple(int(window is not None) for window in windows)
+
+
 def kinds(layer_types: Sequence[str], layers: int) -> tuple[int, ...]:
     """For each layer 0 (whole) or 1 (window): its place among two sights. Raises ConfigError for another word or number of words.
 

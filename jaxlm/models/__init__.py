@@ -119,6 +119,12 @@ def dims(config: Any) -> Dims:
     return family(config).dims(config)
 
 
+def windows(config: Any) -> tuple[int | None, ...]:
+    """How many tokens each layer of a decoder sees, itself among them; None: all before it."""
+    named = getattr(family(config), "windows", None)
+    return (None,) * dims(config).layers if named is None else named(config)
+
+
 def axis_sizes(config: Any) -> dict[str, int]:
     """The axes that a mesh may divide, for `sharding.check_sizes`."""
     known = dims(config)

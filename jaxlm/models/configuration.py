@@ -44,7 +44,7 @@ def _fitted(config: Any, key: str, value: Any) -> Any:
 def to_json(config: Any, architecture: str) -> dict[str, Any]:
     """The content of config.json: the Config's fields, what it kept, and Hugging Face's class."""
     values = {field.name: getattr(config, field.name) for field in dataclasses.fields(config)}
-    extra = {key: value for key, value in values.pop("extra").items() if key not in overrides.OURS}
+    extra = {key: value for key, value in values.pop("extra").items() if key not in (*overrides.OURS, "generation_config")}
     labels = values.pop("num_labels", None)
     values = {"architectures": [architecture], **extra, **values}
     if labels is not None and len(values.get("id2label", (0, 1))) != labels:

@@ -23,7 +23,7 @@ from jaxlm.layers.linear import Normal
 from jaxlm.layers.mlp import GatedMlp
 from jaxlm.layers.norm import RMSNorm
 from jaxlm.layers.sight import decoder_sight, refuse
-from jaxlm.layers.windows import kinds, whole_every
+from jaxlm.layers.windows import kinds, kinds_of, sizes, whole_every
 from jaxlm.models import llama
 from jaxlm.models.names import Names, classes, norm
 from jaxlm.models.output import Flags, Ids, Key, Output
@@ -99,7 +99,7 @@ class Gemma2(nn.Module):
         sight, positions, cache = decoder_sight(tokens, mask, segments, positions, cache)
         whole = sight.but(rotation=rotation(positions, rotary(config)))
         windowed = whole.but(window=config.sliding_window)
-        seen = kinds(config.layer_types or whole_every(2, config.num_hidden_layers), config.num_hidden_layers)
+        seen = kinds_of(windows(config))
 
         table = self.param("embed", normal, (config.vocab_size, config.hidden_size), jnp.float32, ("vocab", "embed"))
         x = lookup(table, tokens).astype(dtype) * jnp.asarray(config.hidden_size**0.5, dtype)
@@ -133,6 +133,12 @@ class Gemma2(nn.Module):
         attn = Attention(known.heads, known.head_size, known.kv_heads, softcap=config.attn_logit_softcapping, **parts, **free)
         mlp = GatedMlp(config.intermediate_size, config.hidden_activation, normal, **free)
         return SandwichBlock(ln_1, attn, ln_1_out, ln_2, mlp, ln_2_out, parent=None)
+
+
+def windows(config: Config) -> tuple[int | None, ...]:
+    """How many tokens each layer sees; None: all before."""
+    count = config.num_hidden_layers
+    return sizes(kinds(config.layer_types or whole_every(2, count), count), config.sliding_window)
 
 
 dims = llama.dims

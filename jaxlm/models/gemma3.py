@@ -20,7 +20,7 @@ from jaxlm.layers.linear import Normal
 from jaxlm.layers.mlp import GatedMlp
 from jaxlm.layers.norm import RMSNorm
 from jaxlm.layers.sight import decoder_sight, refuse
-from jaxlm.layers.windows import kinds, whole_every
+from jaxlm.layers.windows import kinds, sizes, whole_every
 from jaxlm.models import gemma2, llama, qwen3
 from jaxlm.models.names import Names, classes
 from jaxlm.models.output import Flags, Ids, Key, Output
@@ -93,7 +93,7 @@ class Gemma3(nn.Module):
         whole = sight.but(rotation=rotation(positions, rotary(config)))
         near = rotation(positions, Rotary(config.head_dim, config.rope_local_base_freq))
         windowed = sight.but(window=config.sliding_window, rotation=near)
-        seen = kinds(config.layer_types or whole_every(config.sliding_window_pattern, config.num_hidden_layers), config.num_hidden_layers)
+        seen = _kinds(config)
 
         table = self.param("embed", normal, (config.vocab_size, config.hidden_size), jnp.float32, ("vocab", "embed"))
         x = lookup(table, tokens).astype(dtype) * jnp.asarray(config.hidden_size**0.5, dtype)
@@ -127,6 +127,17 @@ class Gemma3(nn.Module):
         attn = Attention(known.heads, known.head_size, known.kv_heads, q_norm=q_norm, k_norm=k_norm, **parts, **free)
         mlp = GatedMlp(config.intermediate_size, config.hidden_activation, normal, **free)
         return SandwichBlock(ln_1, attn, ln_1_out, ln_2, mlp, ln_2_out, parent=None)
+
+
+def windows(config: Config) -> tuple[int | None, ...]:
+    """How many tokens each layer sees; None: all before."""
+    return sizes(_kinds(config), config.sliding_window)
+
+
+def _kinds(config: Config) -> tuple[int, ...]:
+    """Of positions too: 1 where they are a windowed layer's."""
+    count = config.num_hidden_layers
+    return kinds(config.layer_types or whole_every(config.sliding_window_pattern, count), count)
 
 
 dims = llama.dims

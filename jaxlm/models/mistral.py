@@ -104,6 +104,11 @@ class Mistral(nn.Module):
         return Block(ln_1, attn, ln_2, mlp, parent=None)
 
 
+def windows(config: Config) -> tuple[int | None, ...]:
+    """How many tokens each layer sees."""
+    return (config.sliding_window,) * config.num_hidden_layers
+
+
 dims = llama.dims
 BODY = (*llama.OUTSIDE, *llama.NORMS, *llama.ATTENTION)
 NAMES = Names(classes("Mistral", *llama.TASKS), "model", (*BODY, *llama.MLP), llama.HEADS, llama.TIED)

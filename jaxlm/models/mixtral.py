@@ -108,6 +108,7 @@ class Mixtral(nn.Module):
         return Block(ln_1, attn, ln_2, mlp, parent=None)
 
 
+windows = mistral.windows
 dims = llama.dims
 EXPERTS = "layers.{i}.block_sparse_moe.experts.{e}"
 NAMES = Names(

@@ -21,7 +21,7 @@ from jaxlm.layers.linear import Normal
 from jaxlm.layers.mlp import GatedMlp
 from jaxlm.layers.norm import RMSNorm
 from jaxlm.layers.sight import decoder_sight, refuse
-from jaxlm.layers.windows import kinds, windows_from
+from jaxlm.layers.windows import kinds, kinds_of, sizes, windows_from
 from jaxlm.models import llama, mistral
 from jaxlm.models.names import Names, classes
 from jaxlm.models.output import Flags, Ids, Key, Output
@@ -86,10 +86,7 @@ class Qwen2(nn.Module):
         refuse(config.model_type, token_types=token_types)
         sight, positions, cache = decoder_sight(tokens, mask, segments, positions, cache)
         whole = sight.but(rotation=rotation(positions, rotary(config)))
-        sights, seen = (whole,), None
-        if config.use_sliding_window and config.sliding_window is not None:
-            names = config.layer_types or windows_from(config.max_window_layers, config.num_hidden_layers)
-            sights, seen = (whole, whole.but(window=config.sliding_window)), kinds(names, config.num_hidden_layers)
+        sights, seen = (whole, whole.but(window=config.sliding_window)), kinds_of(windows(config))
 
         table = self.param("embed", normal, (config.vocab_size, config.hidden_size), jnp.float32, ("vocab", "embed"))
         x = lookup(table, tokens).astype(dtype)
@@ -114,6 +111,14 @@ class Qwen2(nn.Module):
         attn = Attention(known.heads, known.head_size, known.kv_heads, bias=True, out_bias=False, **parts, **free)
         mlp = GatedMlp(config.intermediate_size, config.hidden_act, normal, **free)
         return Block(ln_1, attn, ln_2, mlp, parent=None)
+
+
+def windows(config: Config) -> tuple[int | None, ...]:
+    """How many tokens each layer sees; None: all before."""
+    count = config.num_hidden_layers
+    if not config.use_sliding_window:
+        return (None,) * count
+    return sizes(kinds(config.layer_types or windows_from(config.max_window_layers, count), count), config.sliding_window)
 
 
 dims = llama.dims

@@ -21,8 +21,8 @@ from jaxlm.layers.linear import Normal
 from jaxlm.layers.mlp import GatedMlp
 from jaxlm.layers.norm import RMSNorm
 from jaxlm.layers.sight import decoder_sight, refuse
-from jaxlm.layers.windows import kinds, windows_from
-from jaxlm.models import llama, mistral
+from jaxlm.layers.windows import kinds_of
+from jaxlm.models import llama, mistral, qwen2
 from jaxlm.models.names import Names, classes, norm
 from jaxlm.models.output import Flags, Ids, Key, Output
 from jaxlm.models.rope_keys import rotary
@@ -84,10 +84,7 @@ class Qwen3(nn.Module):
         refuse(config.model_type, token_types=token_types)
         sight, positions, cache = decoder_sight(tokens, mask, segments, positions, cache)
         whole = sight.but(rotation=rotation(positions, rotary(config)))
-        sights, seen = (whole,), None
-        if config.use_sliding_window and config.sliding_window is not None:
-            names = config.layer_types or windows_from(config.max_window_layers, config.num_hidden_layers)
-            sights, seen = (whole, whole.but(window=config.sliding_window)), kinds(names, config.num_hidden_layers)
+        sights, seen = (whole, whole.but(window=config.sliding_window)), kinds_of(windows(config))
 
         table = self.param("embed", normal, (config.vocab_size, config.hidden_size), jnp.float32, ("vocab", "embed"))
         x = lookup(table, tokens).astype(dtype)
@@ -115,6 +112,7 @@ class Qwen3(nn.Module):
         return Block(ln_1, attn, ln_2, mlp, parent=None)
 
 
+windows = qwen2.windows
 dims = llama.dims
 HEAD_NORMS = (
     *norm("layers.{i}.self_attn.q_norm", "layers/{i}/attn/q_norm"),

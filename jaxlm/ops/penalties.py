@@ -68,16 +68,25 @@ def add_to_sequences(
     logits: Logits, tokens: Tokens, real: Real, ends: Int[Array, "R"], biases: tuple[tuple[tuple[int, ...], float], ...]
 ) -> Logits:
     """Each (sequence, bias): where the row ends with all of the sequence but its last token, that token's logit is raised by the bias."""
-    for sequence, bias in biases:
-        prefix, known = last(tokens, real, ends, len(sequence) - 1)
-        fits = (known & (prefix == jnp.array(sequence[:-1], jnp.int32))).all(1)
-        logits = logits.at[:, sequence[-1]].add(jnp.where(fits, bias, 0.0))
+    for size in sorted({len(sequence) for sequence, _ in biases}):
+        rows = [(sequence, bias) for sequence, bias in biases if len(sequence) == size]
+        sequences, raised = jnp.array([sequence for sequence, _ in rows], jnp.int32), jnp.array([bias for _, bias in rows], jnp.float32)
+        prefix, known = last(tokens, real, ends, size - 1)
+        fits = (known[:, None] & (prefix[:, None] == sequences[:, :-1])).all(-1)
+        logits = logits.at[:, sequences[:, -1]].add(jnp.where(fits, raised, 0.0))
     return logits
 
 
-def only(logits: Logits, token: int, where: Bool[Array, "R"]) -> Logits:
-    """The one token left, where asked."""
-    alone = jnp.full_like(logits, -jnp.inf).at[:, token].set(0.0)
+def keep(logits: Logits, words: Int[Array, "R W"]) -> Logits:
+    """-inf for tokens whose bit is not set, bit i % 32 of word i // 32; a row in which that leaves none stays as it is."""
+    bits = (words[:, :, None] >> jnp.arange(32)) & 1
+    kept = jnp.where(bits.reshape(len(words), -1)[:, : logits.shape[-1]] == 1, logits, -jnp.inf)
+    return jnp.where((kept > -jnp.inf).any(1, keepdims=True), kept, logits)
+
+
+def only(logits: Logits, tokens: tuple[int, ...], where: Bool[Array, "R"]) -> Logits:
+    """These tokens alone left, alike, where asked."""
+    alone = jnp.full_like(logits, -jnp.inf).at[:, jnp.array(tokens, jnp.int32)].set(0.0)
     return jnp.where(where[:, None], alone, logits)
 
 

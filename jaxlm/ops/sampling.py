@@ -22,10 +22,10 @@ class Sampling:
     least: int = 1
 
     def __post_init__(self):
-        if self.temperature < 0:
+        if not 0 <= self.temperature < math.inf:
             raise ConfigError(f"temperature={self.temperature}: it is at least 0, and 0 is greedy")
         if self.top_k is not None and self.top_k < 1:
-            raise ConfigError(f"top_k={self.top_k}: at least one token must remain")
+            raise ConfigError(f"top_k={self.top_k}: at least one token must remain; leave it out to keep all")
         if self.top_p is not None and not 0 < self.top_p <= 1:
             raise ConfigError(f"top_p={self.top_p}: a share of the probability, above 0 and at most 1")
         if self.min_p is not None and not 0 <= self.min_p <= 1:

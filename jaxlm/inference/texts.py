@@ -1,0 +1,108 @@
+"""Texts in, texts out: prompts and conversations spelled as ids, and new ids as text. Read next: `generate.py`."""
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+from jaxtyping import Int
+
+from jaxlm.errors import ConfigError, DataError
+from jaxlm.inference.generate import Generated, generate, generate_tokens, stream_tokens
+from jaxlm.inference.prompts import DEFAULT_NEW
+from jaxlm.inference.settings import Ends, said
+from jaxlm.models import dims, has_decoder
+
+Prompt = str | Sequence[dict[str, Any]]  # a text, or a conversation: messages with "role" and "content"
+
+
+def generate_text(model: Any, params: Any, tokenizer: Any, prompts: Sequence[Prompt], **named: Any) -> list[str]:
+    """The continuations of texts, without the prompts and without special tokens; what else is said is for `generate`.
+
+    A prompt is a text, or a conversation, list[{"role": ..., "content": ...}], which the model's chat template spells. A text ends at an
+    `eos_token_id`: that of the call, else of the model's files, else of the tokenizer.
+    """
+    return text_and_count(model, params, tokenizer, prompts, **named)[0]
+
+
+def text_and_count(model: Any, params: Any, tokenizer: Any, prompts: Sequence[Prompt], **named: Any) -> tuple[list[str], int]:
+    """The same, and how many tokens were made."""
+    if not prompts:
+        return [], 0
+    rows = [read_prompt(tokenizer, prompt) for prompt in prompts]
+    width = max(map(len, rows))
+    tokens = np.array([[0] * (width - len(row)) + row for row in rows], np.int32)
+    mask = np.array([[False] * (width - len(row)) + [True] * len(row) for row in rows])
+    ends = ends_of(model, tokenizer, named)
+    new: Generated = generate(model, params, tokens, mask=mask, tokenizer=tokenizer, **{**named, "eos_token_id": ends})
+    return [spell(tokenizer, row[:length], ends) for row, length in zip(new.tokens, new.lengths, strict=True)], int(new.lengths.sum())
+
+
+def read_prompt(tokenizer: Any, prompt: Prompt) -> list[int]:
+    """The ids of a prompt. Raises ConfigError for an empty one where no token begins a document."""
+    if not isinstance(prompt, str):
+        return list(tokenizer.apply_chat_template(prompt, add_generation_prompt=True))
+    return list(tokenizer.encode(prompt)) or _start(tokenizer)
+
+
+def spell(tokenizer: Any, row: Int[np.ndarray, "N"], ends: Ends) -> str:
+    """The text of new tokens before their end, without control tokens."""
+    controls = set(tokenizer.controls.values())
+    return tokenizer.decode([token for token in until(row, ends) if token not in controls])
+
+
+def stream_text(model: Any, params: Any, tokenizer: Any, prompt: Prompt, **named: Any) -> Iterator[str]:
+    """The continuation of one text, piece by piece as it is made; stops at the model's context or the end of the document."""
+    ids = read_prompt(tokenizer, prompt)
+    limit = dims(model.config).context
+    room = 2**30 if limit is None else limit if has_decoder(model) else max(limit - len(ids), 1)
+    ends = ends_of(model, tokenizer, named)
+    wanted = named.get("max_new_tokens")
+    named = {**named, "eos_token_id": ends, "max_new_tokens": min(DEFAULT_NEW if wanted is None else wanted, room)}
+    new, shown = [], ""
+    for column in stream_tokens(model, params, np.array([ids], np.int32), tokenizer=tokenizer, **named):
+        new.append(int(column[0]))
+        text = spell(tokenizer, new, ends)
+        if not text.endswith("\N{REPLACEMENT CHARACTER}"):  # a character whose bytes are not all here yet
+            yield text[len(shown) :]
+            shown = text
+
+
+def sample_texts(model: Any, params: Any, tokenizer: Any, count: int, seed: int = 0, length: int = 120) -> list[str]:
+    """`count` texts drawn from the beginning of a document (temperature 0.8, top-k 50)."""
+    if not count:
+        return []
+    tokens = np.full((count, 1), _beginning(tokenizer), np.int32)
+    new = min(length, dims(model.config).context - 1)
+    arguments = {"do_sample": True, "temperature": 0.8, "top_k": 50, "seed": seed, "eos_token_id": tokenizer.eos_id}
+    rows = generate_tokens(model, params, tokens, max_new_tokens=new, **arguments)
+    return [tokenizer.decode(until(row, tokenizer.eos_id)) for row in rows]
+
+
+def _beginning(tokenizer: Any) -> int:
+    """What documents follow: the end of another, else a new line, else any character."""
+    if tokenizer.eos_id is not None:
+        return tokenizer.eos_id
+    try:
+        return tokenizer.encode("\n")[0]
+    except DataError:
+        return 0
+
+
+def _start(tokenizer: Any) -> list[int]:
+    if tokenizer.eos_id is None:
+        raise ConfigError("an empty prompt, and this tokenizer has no token that begins a document: give a prompt")
+    return [tokenizer.eos_id]
+
+
+def until(row: Int[np.ndarray, "N"], ends: Ends) -> list[int]:
+    """The ids of a row before the first that is one of `ends`."""
+    ids, several = [int(i) for i in row], () if ends is None else tuple(np.atleast_1d(ends).tolist())
+    return ids[: next((place for place, i in enumerate(ids) if i in several), None)]
+
+
+def ends_of(model: Any, tokenizer: Any, named: dict[str, Any]) -> Ends:
+    """What ends a text: as the call says, else the model's config.json, else the tokenizer."""
+    for ends in (named.get("eos_token_id"), said(model.config, "eos_token_id")):
+        if ends is not None:
+            return ends
+    return tokenizer.eos_id

@@ -19,10 +19,10 @@ from jaxlm import sharding
 from jaxlm.config import Mesh
 from jaxlm.errors import ConfigError
 from jaxlm.inference import constrain, loop
-from jaxlm.inference.generate import generate, generate_tokens
+from jaxlm.inference.generate import generate, generate_tokens, stream_tokens
 from jaxlm.inference.spelling import silent_tokens, spellings
 from jaxlm.inference.texts import generate_text, stream_text, until
-from jaxlm.models import bart, gpt2, make_model
+from jaxlm.models import bart, gpt2, make_model, mistral
 from jaxlm.ops.penalties import keep
 from jaxlm.text.tokenizer import load_tokenizer
 from jaxlm.text.tokenizers.bytes import Bytes
@@ -207,13 +207,24 @@ def test_greedy_takes_the_likeliest_token_that_is_allowed():
     assert len({*wanted}) > 1 and {len(text) for text in wanted} != {7}
 
 
+def test_a_grammar_of_all_texts_changes_nothing_not_even_where_the_window_is_shorter():
+    sizes = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "num_key_value_heads": 1, "intermediate_size": 24}
+    letters = trained("char")
+    model = make_model(mistral.Config(letters.vocab_size, **sizes, max_position_embeddings=200, sliding_window=8, initializer_range=0.3))
+    params = jax.jit(model.init)(jax.random.key(3), jnp.zeros((1, 4), jnp.int32))["params"]
+    run = lambda **named: generate_text(model, params, letters, ["the cat sat on a", "on"], max_new_tokens=30, **named)
+    assert run(regex=r"(.|\n)*") == run()
+
+
 def test_rows_without_an_end_token_end_where_nothing_follows():
     tokens = np.array([[5, 6], [7, 8], [9, 3]])
-    out = generate(*made(), tokens, tokenizer=trained("char"), regex="ab|c", max_new_tokens=9, logprobs=0, pad_token_id=77)
+    named = {"tokenizer": trained("char"), "regex": "a|cc|def", "max_new_tokens": 9, "pad_token_id": 77, "do_sample": True}
+    out = generate(*made(), tokens, **named, logprobs=0)
     texts = [trained("char").decode(row[:length]) for row, length in zip(out.tokens, out.lengths, strict=True)]
-    assert set(texts) <= {"ab", "c"} and out.lengths.tolist() == [len(text) for text in texts]
+    assert set(texts) <= {"a", "cc", "def"} and out.lengths.tolist() == [len(text) for text in texts]
     assert all((row[length:] == 77).all() for row, length in zip(out.tokens, out.lengths, strict=True))
-    assert (out.logprobs != 0).sum(1).tolist() == out.lengths.tolist()
+    assert (out.logprobs != 0).sum(1).tolist() == out.lengths.tolist() and len({*out.lengths.tolist()}) > 1
+    assert np.stack([*stream_tokens(*made(), tokens, **named)], axis=1).tolist() == out.tokens.tolist()
     assert generate_text(*made(), trained("char"), ["a"], regex="") == [""]
     assert list(stream_text(*made(), trained("char"), "a", regex="")) == []
 

@@ -39,7 +39,7 @@ def _in_order(chances: Float[Array, "R V"], state: State, settings: Settings) ->
     groups, (families, size), V = settings.num_beam_groups, state["beams"]["running"].shape, chances.shape[-1]
     beams, taken, steps = state["beams"]["running"], jnp.zeros((families // groups, V), jnp.float32), []
     for group in range(groups):
-        of = functools.partial(_of_group, groups, group)
+        of = functools.partial(_of_group, families // groups, groups, group)
         rows = {name: jax.tree.map(of, state[name]) for name in ("tokens", "real", "source") if name in state}
         held = of(chances) - settings.diversity_penalty * jnp.repeat(taken, size, axis=0)
         running, shut = of(beams), of(closed(state))
@@ -50,11 +50,9 @@ def _in_order(chances: Float[Array, "R V"], state: State, settings: Settings) ->
     return tuple(_side_by_side(several) for several in zip(*steps, strict=True))
 
 
-def _of_group(groups: int, group: int, array: Array) -> Array:
-    """The part of an array, of rows or of families, that belongs to one group of every prompt."""
-    each = len(array) // groups
-    rows = array.shape[0]
-    return array
+def _of_group(prompts: int, groups: int, group: int, array: Array) -> Array:
+    """The rows, or the families, of one group of every prompt."""
+    return array.reshape(prompts, groups, -1, *array.shape[1:])[:, group].reshape(-1, *array.shape[1:])
 
 
 def _without_ends(found: Found, shut: Bool[Array, "B"], size: int, settings: Settings) -> Found:

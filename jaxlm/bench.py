@@ -1,4 +1,4 @@
-"""Measure, beside a peer: `python -m jaxlm.bench train | forward | load | tokenize | prepare | vectors | classify | decode`.
+"""Measure, beside a peer: `python -m jaxlm.bench train | forward | load | tokenize | prepare | vectors | classify | decode | quantize`.
 
 train: a step of GPT-2, tokens/s, FLOP/s, peak memory, time to the first step. forward: hidden states of bert-base or minilm,
 logits of gpt2; with --mixed 64, of so many texts of mixed lengths. Where torch and transformers are installed, the same
@@ -7,7 +7,8 @@ tokenize: batches of texts, beside the bare tokenizers library, on one core and 
 by --workers (one a core), with --clean '("unicode", ...)'. vectors FILES: --kind skipgram (or cbow, fasttext, glove) over --seeds 3 and
 --epochs 5, beside gensim: words/s and WordSim-353. classify MODEL TRAIN TEST: fine-tuning on label TAB text, an epoch to
 warm up and one a round (--rounds 2; --examples N of them), real tokens/s and the accuracy of both. decode: --new 64 tokens after --batch 1
-prompts of --length 16 by --size gpt2 or t5-small, --beams 1, with the share of the memory's bandwidth.
+prompts of --length 16 by --size gpt2 or t5-small, --beams 1, with the share of the memory's bandwidth. quantize MODEL TEXT: size and
+perplexity with weights and caches of few bits, on --examples 8 windows of --length 512 tokens.
 Options: --size gpt2 (or shakespeare, bert-base, minilm, t5-small), --batch 2, --length 256, --dropout 0, --dtype float32, --layout
 unrolled, --mixed 0, --rounds 7, --steps 2, --compile (torch.compile too), --alone (no peer).
 """
@@ -16,7 +17,7 @@ import argparse
 import importlib.util
 import os
 
-from jaxlm.benchmarks import classify, decode, forward, load, prepare, tokenize, train, vectors
+from jaxlm.benchmarks import classify, decode, forward, load, prepare, quantize, tokenize, train, vectors
 from jaxlm.command import OptionParser, run_command
 from jaxlm.overrides import choose
 
@@ -24,7 +25,7 @@ from jaxlm.overrides import choose
 def main(arguments: list[str]) -> None:
     """Run the named benchmark."""
     options = parse(arguments)
-    choose("the benchmark", options.what, ("train", "forward", "load", "tokenize", "prepare", "vectors", "classify", "decode"))
+    choose("the benchmark", options.what, ("train", "forward", "load", "tokenize", "prepare", "vectors", "classify", "decode", "quantize"))
     alone = options.alone or not (importlib.util.find_spec("torch") and importlib.util.find_spec("transformers"))
     rest = options.rounds, options.steps, options.compile, alone
     if options.what == "train":
@@ -36,6 +37,8 @@ def main(arguments: list[str]) -> None:
     elif options.what == "decode":
         size = choose("--size", options.size or "gpt2", decode.SIZES)
         decode.run(decode.Shape(size, options.batch or 1, options.length or 16, options.new, options.beams, options.dtype), *rest)
+    elif options.what == "quantize":
+        quantize.run(*options.files, options.length or 512, options.examples or 8)
     elif options.what == "load":
         load.run(options.rounds, options.steps, options.dtype)
     elif options.what == "tokenize":

@@ -68,7 +68,20 @@ ONLY = {
     "lm_eval": ("harness",),
 }
 # Libraries that a module imports where it uses them, inside a function.
-LATE = {*ONLY, "tokenizers", "sentencepiece", "rich", "msgpack", "safetensors", "tensorboardX", "wandb", "ftfy", "py3langid", "jinja2", "llguidance"} - {
+LATE = {
+    *ONLY,
+    "tokenizers",
+    "sentencepiece",
+    "rich",
+    "msgpack",
+    "safetensors",
+    "tensorboardX",
+    "wandb",
+    "ftfy",
+    "py3langid",
+    "jinja2",
+    "llguidance",
+} - {
     "flax",
     "lm_eval",
 }

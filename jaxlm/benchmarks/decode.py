@@ -174,4 +174,5 @@ def run(shape: Shape, rounds: int, steps: int, compiled: bool, alone: bool) -> N
     facts, seconds = first.facts, float(np.median(first.seconds))
     rate = facts["bytes"] * shape.new / (seconds - facts["prefill"])
     share = rate / facts["bandwidth"]
-    print(f"  jaxlm reads {rate / 1e9:.1f} GB/s of weights, {share:.0%} of the {facts['bandwidth'] / 1e9:.1f} GB/s that this machine read at best")
+    best = facts["bandwidth"] / 1e9
+    print(f"  jaxlm reads {rate / 1e9:.1f} GB/s of weights, {share:.0%} of the {best:.1f} GB/s that this machine read at best")

@@ -105,7 +105,7 @@ def test_the_cache_grows_and_says_the_same(config, monkeypatch):
     monkeypatch.setattr(prompts, "SLOTS", 4)
     sizes = []
     grown = loop.grow
-    monkeypatch.setattr(loop, "grow", lambda state, slots: sizes.append(slots) or grown(state, slots))
+    monkeypatch.setattr(loop, "grow", lambda state, slots, windows: sizes.append(slots) or grown(state, slots, windows))
     assert write_rows(config, [8, 3, 5], max_new_tokens=16, decoder_start_token_id=0) == want
     assert sizes == ([8, 16, 32] if config is T5 else [32])
 

@@ -8,7 +8,8 @@
 columns: 'records.columns=(("text","NAME"),("label","NAME"))'. Five folds instead of the validation file: `folds=5`. Low-rank
 updates instead of all weights: configs/sentiment_lora.py.
 
-R-Drop reads every batch twice, with other dropouts: twice the time of a plain run, which ended at 0.827 (one seed).
+R-Drop reads every batch twice, with other dropouts, and takes twice the time. Measured so far, one seed each, MiniLM on 2,445 test texts:
+0.8335 with it, calibration error 0.032 (compute.dtype=bfloat16); 0.827 and 0.043 without (float32, the least validation loss).
 """
 
 from jaxlm.config import Checkpoint, Data, Evaluation, Loss, Optimizer, Records, Run

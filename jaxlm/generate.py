@@ -26,8 +26,9 @@ def main(arguments: list[str]) -> None:
     """Load, then write."""
     options = parse(arguments)
     named = settings_of(options)
-    if bool(options.input) != bool(options.output):
-        raise ConfigError("--input and --output go together: name both files")
+    others = options.prompt or options.chat or options.samples > 1
+    if bool(options.input) != bool(options.output) or (options.input and others):
+        raise ConfigError("--input and --output go together, without --prompt, --chat and --samples (but num_return_sequences=N)")
     model, params = load(options.directory)
     parts = model, params, load_tokenizer(options.directory)
     if options.input:
@@ -71,8 +72,7 @@ def settings_of(options: argparse.Namespace) -> dict[str, Any]:
         if not sign:
             raise ConfigError(f"`{pair}` is not of the form name=value")
         named[name] = value if name in ("regex", "grammar") else literal(value)
-    drawn = {"temperature": options.temperature, "top_k": options.top_k, "top_p": options.top_p}
-    drawn = {name: value for name, value in drawn.items() if value is not None}
+    drawn = {name: value for name in ("temperature", "top_k", "top_p") if (value := getattr(options, name)) is not None}
     if not {"do_sample", "num_beams", "penalty_alpha"} & set(named):
         drawn = {"temperature": 0.8, **drawn}
         drawn = {"do_sample": True, **drawn} if drawn["temperature"] > 0 else {}

@@ -75,6 +75,7 @@ def test_a_conversation_remembers_itself(folder, capsys, monkeypatch):
     ("arguments", "message"),
     [
         (["--input", "x.jsonl"], "--input and --output go together"),
+        (["--input", "x.jsonl", "--output", "y.jsonl", "--samples", "2"], "without --prompt, --chat and --samples"),
         (["num_beams"], "`num_beams` is not of the form name=value"),
         (["num_beam=3"], "did you mean num_beams"),
         (["num_beams=0"], "num_beams=0: it is at least 1"),

@@ -7,7 +7,7 @@ import pytest
 from jaxlm.errors import DataError
 from jaxlm.inference.prompt_files import Job, read_rows, write_rows
 
-ROWS = [{"prompt": f"p{i}", "id": i} for i in range(7)]
+ROWS = [{"prompt": f"p{i}\N{LINE SEPARATOR}x", "id": i} for i in range(7)]
 
 
 def write(prompts, seeds):
@@ -17,13 +17,13 @@ def write(prompts, seeds):
 
 
 def lines(path):
-    return [json.loads(line) for line in path.read_text().splitlines()]
+    return [json.loads(line) for line in path.read_text().split("\n")[:-1]]
 
 
 def test_every_row_has_its_completion_and_keeps_what_it_had(tmp_path):
     said = []
     write_rows(write, ROWS, tmp_path / "out.jsonl", Job(3, 1, 10), said.append)
-    assert lines(tmp_path / "out.jsonl") == [{**row, "completion": f"p{i}/{10 + i}"} for i, row in enumerate(ROWS)]
+    assert lines(tmp_path / "out.jsonl") == [{**row, "completion": f"{row['prompt']}/{10 + i}"} for i, row in enumerate(ROWS)]
     assert said and said[-1].startswith("7 of 7 prompts")
 
 
@@ -31,7 +31,7 @@ def test_every_row_has_its_completion_and_keeps_what_it_had(tmp_path):
 def test_a_half_written_output_becomes_what_an_undisturbed_run_writes(tmp_path, kept):
     whole, half = tmp_path / "whole.jsonl", tmp_path / "half.jsonl"
     write_rows(write, ROWS, whole, Job(3, 2, 5), lambda text: None)
-    text = whole.read_text().splitlines(keepends=True)
+    text = [f"{line}\n" for line in whole.read_text().split("\n")[:-1]]
     half.write_text("".join(text[:kept]) + text[kept][:9])  # and a line that was cut off
     write_rows(write, ROWS, half, Job(2, 2, 5), lambda text: None)
     assert half.read_text() == whole.read_text()

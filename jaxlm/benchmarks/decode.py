@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from jaxlm.benchmarks.pairs import show
+from jaxlm.benchmarks.pairs import beside, show
 
 # --size -> model_type, transformers' class.
 SIZES = {"gpt2": ("gpt2", "GPT2LMHeadModel"), "t5-small": ("t5", "T5ForConditionalGeneration")}
@@ -161,13 +161,9 @@ def run(shape: Shape, rounds: int, steps: int, compiled: bool, alone: bool) -> N
     """Print tokens/s, the share of the memory's bandwidth, and the ratios to the peers with their spread."""
     import importlib.util
 
-    sides: dict[str, tuple[Callable, dict]] = {"jaxlm": (ours, {"shape": shape})}
-    if not alone:
-        sides["torch"] = (torchs, {"shape": shape, "compiled": False})
-        if compiled:
-            sides["torch.compile"] = (torchs, {"shape": shape, "compiled": True})
-        if shape.size == "t5-small" and importlib.util.find_spec("ctranslate2"):
-            sides["CTranslate2"] = (ctranslate2s, {"shape": shape})
+    sides = beside(ours, torchs, shape, compiled, alone)
+    if not alone and shape.size == "t5-small" and importlib.util.find_spec("ctranslate2"):
+        sides["CTranslate2"] = (ctranslate2s, {"shape": shape})
     how = "greedy" if shape.beams == 1 else f"{shape.beams} beams"
     print(f"decode {shape.size}, {shape.batch} prompts of {shape.length} tokens, {shape.new} new ones, {how}, {shape.dtype}")
     first = show(sides, rounds, steps, shape.batch * shape.new)

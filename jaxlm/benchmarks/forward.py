@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from jaxlm.benchmarks.pairs import show
+from jaxlm.benchmarks.pairs import beside, show
 
 # --size -> model_type, transformers' class of the body, and what differs from the family's defaults.
 SIZES = {
@@ -111,11 +111,7 @@ def _padded(texts: list[np.ndarray], device: str) -> dict[str, Any]:
 
 def run(shape: Shape, rounds: int, steps: int, compiled: bool, alone: bool) -> None:
     """Print tokens/s, peak memory, and the ratio to torch with its spread."""
-    sides: dict[str, tuple[Callable, dict]] = {"jaxlm": (ours, {"shape": shape})}
-    if not alone:
-        sides["torch"] = (torchs, {"shape": shape, "compiled": False})
-        if compiled:
-            sides["torch.compile"] = (torchs, {"shape": shape, "compiled": True})
+    sides = beside(ours, torchs, shape, compiled, alone)
     real = sum(map(len, _texts(shape))) if shape.mixed else shape.batch * shape.length
     what = f"{shape.mixed} texts of {real} tokens, at most {shape.length}" if shape.mixed else f"batch {shape.batch} x {shape.length}"
     print(f"forward {shape.size}, {what}, {shape.dtype}")

@@ -29,6 +29,15 @@ class Side:
     peak_bytes: int
 
 
+def beside(ours: Callable, torchs: Callable, shape: Any, compiled: bool, alone: bool) -> dict[str, tuple[Callable, dict]]:
+    """The sides of a bench of one shape: ours; torch's unless `alone`; and torch.compile's where it is asked for."""
+    sides: dict[str, tuple[Callable, dict]] = {"jaxlm": (ours, {"shape": shape})}
+    for name, how in {"torch": False, "torch.compile": True}.items():
+        if not alone and (compiled or not how):
+            sides[name] = (torchs, {"shape": shape, "compiled": how})
+    return sides
+
+
 def alternate(sides: dict[str, tuple[Callable, dict]], rounds: int, steps: int) -> tuple[list[Side], np.ndarray]:
     """Run every side's `steps` in turn, `rounds` times.
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from jaxlm.benchmarks.pairs import show
+from jaxlm.benchmarks.pairs import beside, show
 from jaxlm.models import gpt2
 
 # GPT-2's sizes, and nanoGPT's character model for a CPU.
@@ -99,10 +99,6 @@ def torchs(shape: Shape, compiled: bool) -> tuple[dict[str, Any], Callable[[], N
 
 def run(shape: Shape, rounds: int, steps: int, compiled: bool, alone: bool) -> None:
     """Print tokens/s, FLOP/s, peak memory, time to the first step, and the ratio to torch with its spread."""
-    sides: dict[str, tuple[Callable, dict]] = {"jaxlm": (ours, {"shape": shape})}
-    if not alone:
-        sides["torch"] = (torchs, {"shape": shape, "compiled": False})
-        if compiled:
-            sides["torch.compile"] = (torchs, {"shape": shape, "compiled": True})
+    sides = beside(ours, torchs, shape, compiled, alone)
     print(f"train {shape.size}, batch {shape.batch} x {shape.length}, dropout {shape.dropout}, {shape.dtype}, {shape.layout} layers")
     show(sides, rounds, steps, shape.batch * shape.length)

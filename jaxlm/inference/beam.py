@@ -39,7 +39,7 @@ def search(
         rows = count * settings.num_return_sequences
         return np.zeros((rows, 0), np.int32), np.zeros(rows, np.int32), np.zeros(rows, np.float32)
     state, logits = loop.begin(model, params, _seeded(settings), prompts, most, settings.num_beams, count)
-    shared = dataclasses.replace(settings, max_new_tokens=None, max_length=None, num_return_sequences=1, seed=0)
+    shared = settings.shared
     state = _first(shared, state, logits)
     state = _run(model, params, shared, state, prompts.tokens.shape[1], most)
     state = beam_groups.close(state, shared) if settings.num_beam_groups > 1 else state

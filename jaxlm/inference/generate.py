@@ -18,7 +18,7 @@ from jaxtyping import Bool, Float, Int
 from jaxlm.errors import ConfigError
 from jaxlm.inference import beam, constrain, contrastive, loop, speculative, stopping
 from jaxlm.inference.prompts import Prompts, read_prompts, vocabulary
-from jaxlm.inference.settings import CONSTRAINTS, OWN, Settings, check_tokens, make_settings, said
+from jaxlm.inference.settings import OWN, Settings, check_tokens, make_settings, said
 from jaxlm.models import has_decoder, windows
 
 
@@ -117,7 +117,7 @@ def _blocks(
     if most == 0:
         return
     state, logits = loop.begin(model, params, settings, prompts, most, settings.num_return_sequences, count)
-    shared, step = _shared(settings), loop.step
+    shared, step = settings.shared, loop.step
     if held is not None:
         yield from constrain.blocks((model, params), shared, (state, logits), read, held)
         return
@@ -134,12 +134,6 @@ def _blocks(
     state = loop.fold(state, seen) if any(seen) else state
     roomy = functools.partial(loop.roomy, windows=seen)
     yield from write(functools.partial(advance, step, model, params, shared), roomy, state, prompts.tokens.shape[1], most)
-
-
-def _shared(settings: Settings) -> Settings:
-    """Without what no compiled step depends on, so that calls share it."""
-    none = dict.fromkeys(("max_new_tokens", "max_length", *CONSTRAINTS))
-    return dataclasses.replace(settings, **none, num_return_sequences=1, stop_strings=(), seed=0)
 
 
 def _one_by_one(advance, roomy, state, first, most):

@@ -31,7 +31,7 @@ class Job:
 def read_rows(path: Path) -> list[Row]:
     """The prompts of a file. Raises DataError, with the line's number, for one that is none."""
     rows = []
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
+    for number, line in enumerate(_lines(path.read_text(encoding="utf-8")), 1):
         if path.suffix not in (".jsonl", ".json"):
             rows.append({"prompt": line})
             continue
@@ -68,6 +68,11 @@ def write_rows(write: Write, rows: list[Row], output: Path, job: Job, say: Calla
                 say(f"{last:,} of {len(rows):,} prompts, {made / max(told - begun, 1e-9):,.0f} tokens/s")
 
 
+def _lines(text: str) -> list[str]:
+    """Not str.splitlines: JSON leaves separators such as U+2028 as they are."""
+    return text.removesuffix("\n").split("\n") if text else []
+
+
 def _line(row: Row, texts: list[str]) -> str:
     answer = {"completion": texts[0]} if len(texts) == 1 else {"completions": texts}
     return json.dumps({**row, **answer}, ensure_ascii=False)
@@ -79,7 +84,7 @@ def _kept(output: Path, rows: list[Row]) -> int:
         return 0
     content = output.read_bytes()
     whole = content[: content.rfind(b"\n") + 1]
-    lines = whole.decode("utf-8").splitlines()
+    lines = _lines(whole.decode("utf-8"))
     for number, (line, row) in enumerate(zip(lines, rows, strict=False), 1):
         if {name: value for name, value in json.loads(line).items() if name in row} != row:
             raise DataError(f"{output}:{number} is of another prompt: remove the file, or name another --output")

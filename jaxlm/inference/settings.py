@@ -119,6 +119,12 @@ class Settings:
         return Sampling(self.temperature, self.top_k, self.top_p, self.min_p, self.typical_p) if self.do_sample else GREEDY
 
     @property
+    def shared(self) -> "Settings":
+        """Without what no compiled step depends on, so that calls share it."""
+        none = dict.fromkeys(("max_new_tokens", "max_length", *CONSTRAINTS))
+        return dataclasses.replace(self, **none, num_return_sequences=1, stop_strings=(), seed=0)
+
+    @property
     def pad(self) -> int:
         """What stands after a row's end."""
         return self.pad_token_id if self.pad_token_id is not None else (*self.eos_token_id, 0)[0]

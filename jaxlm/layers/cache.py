@@ -67,12 +67,11 @@ def repeat(cache: Cache, times: int) -> Cache:
     return cache if times == 1 else pick(cache, jnp.repeat(jnp.arange(cache["valid"].shape[0]), times))
 
 
-def pick(cache: Cache, rows: Int[Array, "R"], memory: bool = True) -> Cache:
-    """The cache of these rows; without `memory` the encoder's part, which neighbours share, stays as it is."""
-    take = lambda leaf: _rows(leaf, rows, leaf.ndim - 4)
-    layers = _own(take, take if memory else lambda leaf: leaf, cache["layers"])
-    picked = {**cache, "layers": layers, "valid": _rows(cache["valid"], rows, 0)}
-    return {**picked, "memory_mask": _rows(cache["memory_mask"], rows, 0)} if memory and "memory_mask" in cache else picked
+def pick(cache: Cache, rows: Int[Array, "R"]) -> Cache:
+    """The cache of these rows."""
+    layers = jax.tree.map(lambda leaf: _rows(leaf, rows, leaf.ndim - 4), cache["layers"])
+    marks = {name: _rows(cache[name], rows, 0) for name in ("valid", "memory_mask") if name in cache}
+    return {**cache, "layers": layers, **marks}
 
 
 def reorder(cache: Cache, rows: Int[Array, "R"], start: Int[Array, ""], stop: Int[Array, ""]) -> Cache:

@@ -14,6 +14,8 @@ from jaxtyping import Array, Bool, Float, Int
 from jaxlm.errors import ConfigError
 from jaxlm.ops.dropout import dropout
 
+UNSEEN = 0.7 * float(jnp.finfo(jnp.float32).min)  # the logit of a key that a query does not see
+
 
 @functools.partial(
     jax.tree_util.register_dataclass,
@@ -118,7 +120,7 @@ def _eager(query, key, value, mask, bias, scale, softcap, drop):
         logits = logits + whole.reshape(bias.shape[0], K, G, T, S).reshape(bias.shape[0], K, G * T, S)
     visible = mask.dense(T, S)
     if visible is not None:
-        logits = jnp.where(jnp.tile(visible, (1, 1, G, 1)), logits, 0.7 * jnp.finfo(jnp.float32).min)
+        logits = jnp.where(jnp.tile(visible, (1, 1, G, 1)), logits, UNSEEN)
     weights = jax.nn.softmax(logits, axis=-1)
     if drop is not None:
         weights = dropout(weights, *drop, axes=("batch", "heads", None, None))

@@ -8,10 +8,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from jaxlm.ops.attention import Mask
+from jaxlm.ops.attention import UNSEEN, Mask
 from jaxlm.sharding import spec
-
-HIDDEN = 0.7 * float(jnp.finfo(jnp.float32).min)  # the logit of a key that is not seen
 
 
 def attend_step(
@@ -31,7 +29,7 @@ def attend_step(
       cached: keys and values; what is in slot `mask.offset` does not matter, if it is finite.
     """
     B, _, N, H = query.shape
-    keys, values = (array.astype(query.dtype) for array in cached)
+    keys, values = cached
     K, S = keys.shape[1:3]
     grouped = jnp.reshape(query, (B, K, N // K, H), out_sharding=spec("batch", "kv_heads", None, None))
     here = jnp.arange(S) == mask.offset
@@ -39,7 +37,7 @@ def attend_step(
     logits = jnp.where(here, dot("bkgh,btkh->bkgt", grouped, new[0]), dot("bkgh,bksh->bkgs", grouped, keys)) * scale
     logits = logits if softcap is None else softcap * jnp.tanh(logits / softcap)
     logits = logits if bias is None else logits + bias.astype(jnp.float32).reshape(bias.shape[0], K, N // K, S)
-    weights = jax.nn.softmax(jnp.where(mask.dense(1, S), logits, HIDDEN), axis=-1)
+    weights = jax.nn.softmax(jnp.where(mask.dense(1, S), logits, UNSEEN), axis=-1)
     own = jnp.where(here, weights, 0.0).sum(-1, keepdims=True).astype(query.dtype)
     rest = jnp.where(here, 0.0, weights).astype(query.dtype)
     mixed = jnp.einsum("bkgs,bksh->bkgh", rest, values) + own * new[1].reshape(B, K, 1, H)

@@ -20,7 +20,7 @@ from jaxlm.errors import ConfigError, DataError
 from jaxlm.foreign import from_checkpoint
 from jaxlm.frozen import Frozen
 from jaxlm.layers.block import unstack
-from jaxlm.models import configuration, family, has_decoder, init_params, make_model
+from jaxlm.models import configuration, family, family_named, has_decoder, init_params, make_model
 from jaxlm.models.electra_pair import ElectraPair
 from jaxlm.models.names import entries
 from jaxlm.runs import abstract_params, init_rows, is_run, kept, load_run, read_run, stored_shapes

@@ -103,6 +103,14 @@ def test_the_configuration_of_a_checkpoint(tmp_path):
     assert dataclasses.replace(config, extra=BERT.extra) == BERT
 
 
+def test_a_run_that_has_begun_keeps_its_configuration(tmp_path):
+    """The same line goes on when the pretrained model is gone."""
+    run = config.Run(pretrained=str(tmp_path / "gone"), workdir=str(tmp_path))
+    begun = dataclasses.replace(run, model=dataclasses.replace(BERT, num_labels=3))
+    (tmp_path / "config.json").write_text(json.dumps(config.to_dict(begun)))
+    assert pretrained.read_model(run) == begun.model
+
+
 @pytest.mark.parametrize(("there", "here"), [("unrolled", "stacked"), ("stacked", "unrolled"), ("stacked", "stacked")])
 def test_a_run_is_a_checkpoint_too(tmp_path, there, here):
     """Of whatever layout; its low-rank updates are in the matrices."""

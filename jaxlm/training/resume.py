@@ -16,6 +16,43 @@ from jaxlm.training import checkpoint, manifest
 from jaxlm.training.step import init_state
 
 DIGESTS = ("tokenizer_digest", "data_digest")  # of config.json, beside the keys of the run
+# What a resumed run may not change, and what of it it may.
+FIXED = (
+    "model",
+    "task",
+    "pretrained",
+    "seed",
+    "batch_size",
+    "loss",
+    "evaluation",
+    "data",
+    "records",
+    "masking",
+    "denoising",
+    "risk",
+    "tuning",
+    "tokenizer",
+    "target_tokenizer",
+    "optimizer",
+)
+FREE_WITHIN = {"data": {"loader", "prefetch", "cache", "test_source"}, "records": {"null_threshold", "n_best", "answer"}}
+FREE_WITHIN["evaluation"] = {"every", "batches", "patience", "generate", "num_beams", "max_new_tokens", "scores"}
+
+
+def differences(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
+    """The keys that a resumed run may not change, as `key: old -> new` lines."""
+    rows, fresh = [], config.to_dict(Run())  # a key that is younger than the old run had its default
+    for group in FIXED:
+        before, after = old.get(group, fresh[group]), new.get(group)
+        if isinstance(before, dict) and isinstance(after, dict):
+            before = {**(fresh[group] if group != "model" and isinstance(fresh[group], dict) else {}), **before}
+        else:
+            before, after = {"": before}, {"": after}
+        for key in sorted(set(before) | set(after)):
+            if key in FREE_WITHIN.get(group, ()) or json.dumps(before.get(key)) == json.dumps(after.get(key)):
+                continue
+            rows.append(f"{group}{'.' + key if key else ''}: {before.get(key)!r} -> {after.get(key)!r}")
+    return rows
 
 
 def check_same_run(run: Run, tokenizer: Any, newest: Path | None) -> None:
@@ -27,7 +64,7 @@ def check_same_run(run: Run, tokenizer: Any, newest: Path | None) -> None:
     old = stored_config(newest) if newest else None
     if old is None:
         return
-    rows = config.differences(old, config.to_dict(run))
+    rows = differences(old, config.to_dict(run))
     if not rows and old["tokenizer_digest"] != tokenizer.digest:
         rows = ["the tokenizer that the data gives now is not the one of the checkpoint; has the data changed?"]
     if rows:

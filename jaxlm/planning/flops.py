@@ -38,8 +38,9 @@ def training_flops(model: Any, params: Any, length: int, fixed: Collection[str] 
     leaves = paths(params)
     sizes = {path: leaf.size for path, leaf in leaves.items() if path.rpartition("/")[2] == "kernel"}
     if model.task in WORDS:
-        table = model.output_table(params)
-        sizes[next(path for path, leaf in leaves.items() if leaf is table)] = table.size
+        table = jax.eval_shape(model.output_table, params)  # T5 scales it
+        alike = [path for path, leaf in leaves.items() if leaf.shape == table.shape and path not in sizes]
+        sizes[next((path for path in alike if path.endswith("lm_head")), alike[0])] = table.size
     known = dims(model.config)
     multiplied = sum((4.0 if path in fixed else 6.0) * size for path, size in sizes.items())
     return multiplied + 12.0 * known.layers * known.embed * length

@@ -86,10 +86,14 @@ def resolved_config(run: Run, tokenizer: Any, data_digest: str) -> dict[str, Any
 def keep_files(run: Run, tokenizer: Any, data_digest: str, owner: bool) -> dict[str, Path | bytes]:
     """What a checkpoint holds beside the state; the `owner` of the run directory writes it there too."""
     content = json.dumps(resolved_config(run, tokenizer, data_digest), indent=1).encode()
+    kept = {"tokenizer": tokenizer}
+    if hasattr(tokenizer, "target"):  # two of them: text/sides.py
+        kept = {"tokenizer": tokenizer.source, "target_tokenizer": tokenizer.target}
     if owner:
-        tokenizer.save(Path(run.workdir) / "tokenizer")
+        for name, one in kept.items():
+            one.save(Path(run.workdir) / name)
         write_atomically(Path(run.workdir) / "config.json", content)
-    return {"config.json": content, "tokenizer": Path(run.workdir) / "tokenizer"}
+    return {"config.json": content} | {name: Path(run.workdir) / name for name in kept}
 
 
 def stored_config(directory: Path) -> dict[str, Any]:

@@ -23,6 +23,7 @@ from jaxlm.data.examples import Examples, in_memory
 from jaxlm.errors import ConfigError, DataError
 from jaxlm.evaluation import Outputs, collect, generates, make_forward, make_validation, read_example, token_metrics
 from jaxlm.explain import calibration
+from jaxlm.overrides import override_some
 from jaxlm.pretrained import load
 from jaxlm.runs import read_run
 from jaxlm.tasks import task_named
@@ -32,6 +33,7 @@ from jaxlm.uncertainty import all_decisions, pooled, with_uncertainty
 
 Say = Callable[[str], None]
 CALIBRATION = "calibration.json"  # in a run directory
+CHANGEABLE = ("records.null_threshold", "records.n_best", "records.answer")  # how outputs are read
 
 
 @dataclasses.dataclass(frozen=True)
@@ -46,6 +48,7 @@ class Wanted:
     calibrated: bool = True  # by the temperature that is kept in the run
     decoding: texts.Decoding = texts.Decoding()  # text to text
     against: str | None = None  # text to text: another run, or its outputs, to be compared with
+    changes: tuple[str, ...] = ()  # "a.b=c", of the keys in CHANGEABLE
 
 
 @dataclasses.dataclass(frozen=True)
@@ -81,20 +84,21 @@ class Member:
         return self.task.loss(self.model, params, batch, key, self.run.loss)
 
 
-def open_member(directory: str, batch_size: int | None = None) -> Member:
-    """A run with its best parameters. Raises DataError where there is none."""
+def open_member(directory: str, batch_size: int | None = None, changes: tuple[str, ...] = ()) -> Member:
+    """A run with its best parameters, its outputs read as it says, or as `changes` do. Raises DataError where there is none."""
     run, folder = read_run(directory)
     model, params = load(directory)
     step = int(folder.name)
     threshold = read_calibration(directory, step).get("null_threshold", run.records.null_threshold)
     records = dataclasses.replace(run.records, null_threshold=threshold)
     run = dataclasses.replace(run, accumulate=1, batch_size=batch_size or run.batch_size, records=records)
+    run = override_some(run, changes, CHANGEABLE)
     return Member(directory, run, model, params, load_sides(directory), step)
 
 
 def open_members(wanted: Wanted) -> list[Member]:
     """All runs, which must be of one task, one set of labels and one tokenizer, and must have held out the same records."""
-    members = [open_member(directory, wanted.batch_size) for directory in wanted.directories]
+    members = [open_member(directory, wanted.batch_size, wanted.changes) for directory in wanted.directories]
     marks = [_marks(member, wanted) for member in members]
     for member, mark in zip(members, marks, strict=True):
         for what in mark:
@@ -265,11 +269,6 @@ def read_calibration(directory: str, step: int) -> dict[str, float]:
     path = Path(directory) / CALIBRATION
     kept = json.loads(path.read_text()) if path.is_file() else {}
     return kept if kept.get("step") == step else {}
-
-
-def reliability_lines(found: Found) -> list[str]:
-    """The bins of confidence, drawn."""
-    return ["", *calibration.draw(found.reliability).splitlines()] if found.reliability else []
 
 
 def _of_documents(member: Member, wanted: Wanted, say: Say) -> dict[str, float]:

@@ -6,8 +6,10 @@ import numpy as np
 import pytest
 
 from jaxlm import bench
+from jaxlm.benchmarks import decode
 from jaxlm.benchmarks.pairs import alternate, quiet, spread
 from jaxlm.errors import ConfigError
+from jaxlm.models import gpt2
 
 
 def sleeper(seconds: float):
@@ -41,3 +43,16 @@ def test_wrong_options_are_told():
         bench.main(["train", "--size", "gpt2-mediun"])
     with pytest.raises(ConfigError, match="--help"):
         bench.main(["train", "--batch", "two"])
+
+
+def test_decoding_and_its_peer_make_as_many_tokens(monkeypatch):
+    """Both sides check the shape of what they made; ours tells what it read."""
+    tiny = gpt2.Config(vocab_size=30_000, n_positions=32, n_embd=16, n_layer=1, n_head=2)
+    monkeypatch.setitem(gpt2.SIZES, "gpt2", tiny)
+    monkeypatch.setattr(decode, "_bandwidth", lambda: 1e9)
+    shape = decode.Shape(batch=2, length=4, new=3)
+    facts, one, _ = decode.ours(shape)
+    one()
+    weights = 30_000 * 16 + 12 * 16**2 + 13 * 16 + 2 * 16  # the table, the block's matrices, its biases and norms, the last norm
+    assert facts["bytes"] == 4 * weights and facts["bandwidth"] == 1e9 and facts["prefill"] > 0
+    decode.torchs(shape, compiled=False)[1]()

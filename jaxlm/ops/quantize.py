@@ -53,7 +53,7 @@ class Quantized:
 
 
 def quantize_matrix(kernel: Float[Array, "..."], inputs: int, bits: int, group: int) -> Quantized:
-    """A weight whose first `inputs` axes are inputs, in groups of at most `group` of them with a scale each; inputs 0: a table, always of 8."""
+    """A weight whose first `inputs` axes are inputs, in groups of at most `group` with a scale each; inputs 0: a table, of 8 bits."""
     if not inputs:
         return Quantized(*quantize(kernel, -1), None, 0)
     size = math.prod(kernel.shape[:inputs])

@@ -7,9 +7,10 @@ import numpy as np
 import pytest
 
 from jaxlm import bench
-from jaxlm.benchmarks import translate
+from jaxlm.benchmarks import decode, translate
 from jaxlm.benchmarks.pairs import alternate, quiet, spread
 from jaxlm.errors import ConfigError, DataError
+from jaxlm.models import gpt2
 
 
 def sleeper(seconds: float):
@@ -77,3 +78,16 @@ def test_translate_trains_torch_to_the_same_losses(tmp_path, monkeypatch, capsys
     found = translate.curve(translate.Shape(4, 8, files=parallel(tmp_path)), 6)
     assert "largest difference" in capsys.readouterr().out and found["jaxlm"][-1] < found["jaxlm"][0] - 0.5
     np.testing.assert_allclose(found["jaxlm"], found["torch"], rtol=1e-4)
+
+
+def test_decoding_and_its_peer_make_as_many_tokens(monkeypatch):
+    """Both sides check the shape of what they made; ours tells what it read."""
+    tiny = gpt2.Config(vocab_size=30_000, n_positions=32, n_embd=16, n_layer=1, n_head=2)
+    monkeypatch.setitem(gpt2.SIZES, "gpt2", tiny)
+    monkeypatch.setattr(decode, "_bandwidth", lambda: 1e9)
+    shape = decode.Shape(batch=2, length=4, new=3)
+    facts, one, _ = decode.ours(shape)
+    one()
+    weights = 30_000 * 16 + 12 * 16**2 + 13 * 16 + 2 * 16  # the table, the block's matrices, its biases and norms, the last norm
+    assert facts["bytes"] == 4 * weights and facts["bandwidth"] == 1e9 and facts["prefill"] > 0
+    decode.torchs(shape, compiled=False)[1]()

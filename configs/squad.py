@@ -7,11 +7,11 @@
 
 Out of TFDS: data.source=tfds:squad/v2 data.test_source=tfds:squad/v2@validation. For SQuAD 1.1: records.unanswerable=false.
 
-Measured on little data: MiniLM (6 layers of 384, bfloat16, 2 cores of a Xeon) on 564 questions about two articles (12 epochs, learning rate
-2e-4, a checkpoint every 50 steps), tested on 324 about a third, of which 144 have no answer. Always an answer: F1 24.0 on those that have one; the
-sentence that shares most words with the question gets 13.6, its longest run of other words 14.4. With null threshold 0: exact 45.1, F1 46.8,
-where "no answer" every time gets 44.4; at the best threshold in hindsight 47.8 and 48.6. The threshold that 62 held-out questions give is "never
-answer", 44.4: so few teach where answers stand, but not when there is one.
+Measured on little data: MiniLM (6 layers of 384, bfloat16, 2 cores of a Xeon) on 564 questions about two articles (12 epochs, learning
+rate 2e-4, a checkpoint every 50 steps), tested on 324 about a third, of which 144 have no answer. Always an answer: F1 24.0 on those that
+have one; the sentence that shares most words with the question gets 13.6, its longest run of other words 14.4. With null threshold 0:
+exact 45.1, F1 46.8, where "no answer" every time gets 44.4; at the best threshold in hindsight 47.8 and 48.6. The threshold that 62 held-
+out questions give is "never answer", 44.4: so few teach where answers stand, but not when there is one.
 """
 
 from jaxlm.config import Checkpoint, Data, Evaluation, Optimizer, Records, Run

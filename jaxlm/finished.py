@@ -17,7 +17,6 @@ from jaxlm import feeding, labelled
 from jaxlm import outputs as texts
 from jaxlm.atomic import write_atomically
 from jaxlm.config import Run
-from jaxlm.data import example_batches
 from jaxlm.data.example_batches import ExampleBatches
 from jaxlm.data.examples import Examples, in_memory
 from jaxlm.errors import ConfigError, DataError
@@ -179,8 +178,8 @@ def _others(wanted: Wanted, say: Say) -> texts.Answers:
 
 
 def split_examples(member: Member, wanted: Wanted, say: Say) -> Examples:
-    """The examples of a split of a run's data, or of another source."""
-    run = member.run
+    """The examples of a split of a run's data, of a mixture those of its first source, or of another source."""
+    run = labelled.parts(member.run)[0]
     if wanted.data:
         run = dataclasses.replace(run, data=dataclasses.replace(run.data, test_source=wanted.data))
     elif wanted.split == "test" and run.data.test_source is None:
@@ -199,8 +198,7 @@ def predict_examples(
     """The outputs of every member, or of every dropout of every member, by its kept temperature, and their losses before that."""
     samples, losses = [], []
     for member in members:
-        packing = member.run.data.packing or example_batches.PACKED
-        plan = example_batches.plan(examples, packing, member.run.data.sequence_length, None)
+        plan = feeding.plan_rows(member.run, examples, None)
         made = ExampleBatches(examples, plan, member.run.batch_size, None)
         forward = make_forward(member, wanted.samples > 0)
         temperature = read_calibration(member.directory, member.step).get("temperature", 1.0) if wanted.calibrated else 1.0

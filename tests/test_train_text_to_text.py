@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 import jaxlm
-from jaxlm import feeding, prepare, sharding
+from jaxlm import feeding, prepare, pretrained, sharding
 from jaxlm.config import Data, Loss, Mesh, Run
 from jaxlm.errors import exits
 from jaxlm.ops.special_ids import said
@@ -143,6 +143,8 @@ def test_two_vocabularies_are_kept_guarded_and_of_two_tables(place, capsys):
     assert source.encode("CAT") == [source.unk_id] and target.decode(target.encode("CAT")) == "CAT"
     assert running.run_here(*given, "steps=4") == 0 and losses(place / "two")[-1] < losses(place / "two")[0]
     capsys.readouterr()
+    pretrained.convert(place / "two", place / "folder")
+    assert jaxlm.load_tokenizer(place / "folder" / "target_tokenizer").digest == target.digest
     assert running.run_here(*given, "target_tokenizer.vocab_size=290", "steps=5") == 78
     assert "target_tokenizer.vocab_size: 300 -> 290" in capsys.readouterr().err
     for model, mend in (("bart", "leave it out"), ("transformer", "set model.share_encoder_decoder_embeddings=false")):

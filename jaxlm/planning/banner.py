@@ -88,7 +88,7 @@ def token_flops(problem: Any) -> float:
     """FLOPs of a training step for one token; what is frozen gets no gradient."""
     params, state = whole_shapes(problem), problem.abstract
     fixed = paths(state.get("frozen")).keys() - updated(state["params"])
-    return training_flops(problem.model, params, problem.run.data.sequence_length, fixed)
+    return training_flops(problem.model, params, *row_tokens(problem.run), fixed)
 
 
 def whole_shapes(problem: Any) -> Any:

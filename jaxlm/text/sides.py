@@ -9,7 +9,7 @@ import hashlib
 from pathlib import Path
 from typing import Any
 
-from jaxlm.text.tokenizer import Tokenizer, load_tokenizer
+from jaxlm.text.tokenizer import Tokenizer, load_tokenizer, save_tokenizer
 
 FOLDER = "target_tokenizer"  # of a run directory, beside its "tokenizer"
 
@@ -47,3 +47,9 @@ def load_sides(path: str | Path) -> Tokenizer:
     """
     source, folder = load_tokenizer(path), Path(path).expanduser() / FOLDER
     return Sides(source, load_tokenizer(folder)) if folder.is_dir() else source
+
+
+def copy_target(source: str | Path, folder: str | Path) -> None:
+    """Copy the tokenizer of a run's targets to another folder, where it has one of its own."""
+    if (Path(source) / FOLDER).is_dir():
+        save_tokenizer(Path(source) / FOLDER, Path(folder) / FOLDER)

@@ -9,7 +9,7 @@ Texts of yours: data.source='texts/*.txt'. Token masking in place of spans: deno
 size: model=bart.SIZES["bart-base"]. Then on labelled pairs: pretrained=runs/bart_denoising in the configs of text-to-text tasks.
 """
 
-from jaxlm.config import Checkpoint, Data, Denoising, Evaluation, Optimizer, Run, Tokenizer
+from jaxlm.config import Checkpoint, Data, Evaluation, Optimizer, Run, Tokenizer
 from jaxlm.models import bart
 
 LAYERS = {"encoder_layers": 4, "decoder_layers": 4, "encoder_attention_heads": 4, "decoder_attention_heads": 4}
@@ -23,7 +23,6 @@ config = Run(
     steps=6000,
     batch_size=16,
     data=Data(source="stdlib", sequence_length=256, validation=0.02),
-    denoising=Denoising(density=0.3),
     tokenizer=Tokenizer(kind="bpe", vocab_size=8192),
     optimizer=Optimizer(learning_rate=1e-3, schedule="cosine", end=0.1, warmup=500, b2=0.98, weight_decay=0.01),
     evaluation=Evaluation(every=500),

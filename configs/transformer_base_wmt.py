@@ -1,8 +1,8 @@
 """The Transformer base of 2017 on WMT 2014, English to German, as in Vaswani et al. 2017, section 5.
 
     python -m jaxlm.train configs/transformer_base_wmt.py
-    python -m jaxlm.convert runs/transformer_base_wmt averaged --average 5
-    python -m jaxlm.evaluate runs/transformer_base_wmt --split test --num-beams 4
+    python -m jaxlm.convert runs/transformer_base_wmt averaged --average 5 --run
+    python -m jaxlm.evaluate averaged --split test --num-beams 4
 
 Out of TFDS (tfds build wmt14_translate/de-en first). The paper's 25,000 source and 25,000 target tokens a batch are 50,000 together,
 padding counted; 100,000 steps on eight GPUs took its authors 12 hours. The learning rate peaks at 512 ** -0.5 * 4000 ** -0.5. On

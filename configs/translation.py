@@ -7,7 +7,10 @@
 Sentence n of one file belongs to sentence n of the other; a tsv or jsonl with the columns source and target, or a set of TFDS such as
 tfds:ted_hrlr_translate/pt_to_en, will do as well. One byte-level BPE is learnt from both languages, batches hold 4,096 tokens with
 their padding, and 200 validation sentences are translated at each evaluation: the best checkpoint is the one with the highest BLEU.
-The mean of the last ones is often better: checkpoint.keep=5, then python -m jaxlm.convert runs/translation averaged --average 5.
+The mean of the last five, which are kept, is often better:
+
+    python -m jaxlm.convert runs/translation averaged --average 5 --run
+    python -m jaxlm.evaluate averaged --split test --num-beams 5
 """
 
 from jaxlm.config import Checkpoint, Data, Evaluation, Loss, Optimizer, Records, Run, Tokenizer

@@ -13,6 +13,7 @@ _NAMES = {
     "load": "jaxlm.pretrained",
     "save": "jaxlm.pretrained",
     "load_tokenizer": "jaxlm.text.tokenizer",
+    "load_sides": "jaxlm.text.sides",
     "encode_texts": "jaxlm.inference.encode",
     "encode_tokens": "jaxlm.inference.encode",
     "generate_text": "jaxlm.inference.texts",

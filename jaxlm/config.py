@@ -19,7 +19,7 @@ from jaxlm.overrides import field_types, override, tuples
 class Data:
     """What is read, how it is split, and how documents become rows."""
 
-    source: Any = "stdlib"  # "stdlib", "tfds:NAME", a path or glob, or a mixture ((source, weight), ...)
+    source: Any = "stdlib"  # "stdlib", "tfds:NAME", a path or glob, or a mixture ((source, weight), ...), all of the same columns
     column: str = "text"  # the column of jsonl, csv, tsv, parquet or TFDS that holds the text
     split: str = "train"  # TFDS: the split that is read
     validation_source: str | None = None  # of its own, as in valid.tsv or "tfds:glue/sst2@validation"; None: a share of `source`
@@ -32,6 +32,7 @@ class Data:
     sequence_length: int = 256  # tokens a row; of an encoder-decoder those of its encoder
     target_length: int | None = None  # tokens a row of an encoder-decoder's decoder; None: sequence_length
     batch_tokens: int | None = None  # text to text: tokens of a batch, source and target padding counted, in place of batch_size rows
+    batch_multiple: int | None = None  # of how many rows such a batch is made; None: as mesh and accumulate need it; a run keeps it
     packing: str | None = None  # text: "windows" of one stream (None), or whole "documents" side by side that do not see each other;
     # records: "packed" side by side (None), "padded" one a row, or in "buckets" of like lengths
     loader: str = "tf"  # "tf" (tf.data) or "threads" (the same batches without TensorFlow)
@@ -80,7 +81,7 @@ class Masking:
 class Denoising:
     """The noise that encoder-decoders learn to undo: T5's spans, BART's texts."""
 
-    density: float = 0.15  # share of the tokens that are taken out (Raffel et al. 2020, section 3.1.4; BART: 0.3)
+    density: float | None = None  # share of the tokens that are taken out; None: 0.15 (Raffel et al. 2020, section 3.1.4), BART 0.3
     span: float = 3.0  # tokens of a span, on average (T5), or the mean of their Poisson distribution (Lewis et al. 2020, section 2.2)
     prefix: bool = False  # in place of spans the end of each text is taken out, cut at a random place ("prefix LM")
     masked: float = 0.0  # BART: share of the tokens that are masked one by one

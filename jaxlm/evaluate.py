@@ -4,10 +4,11 @@ DIR is a run directory; several are an ensemble, whose probabilities are average
 --data SOURCE (instead of the split's); --output predictions.jsonl; --calibrate (fit on the validation split, and keep in DIR, a
 temperature, or of unanswerable questions the null threshold); --samples K (Monte-Carlo dropout: the mean of K predictions, with their
 uncertainty); --batch-size N. Questions may be read otherwise than in training: records.null_threshold=none (always answer), records.n_best,
-records.answer.
+records.answer. Texts: evaluation.scores=['bleu','chrf'], records.target_language, evaluation.max_new_tokens.
 
 Of text to text, which writes: --num-beams 5, --max-new-tokens 64; --against DIR2 or out2.jsonl (an earlier --output): a paired test.
-Printed are the scores with their intervals and how they were made; --output holds source, reference, output and score a line.
+Printed are the scores with their intervals and how they were made; --output holds source, reference, output and score a line. The mean
+of a run's last checkpoints is a DIR too: python -m jaxlm.convert RUN averaged --average 5 --run.
 """
 
 import argparse

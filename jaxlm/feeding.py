@@ -26,10 +26,12 @@ from jaxlm.errors import ConfigError
 from jaxlm.ops.noise import Vocabulary, make_vocabulary
 from jaxlm.tasks import scheduled_sampling, task_named
 from jaxlm.tasks.pair_sides import target_length
+from jaxlm.tasks.rewards import check_references
 from jaxlm.text.tokenizer import Tokenizer
 
 Say = Callable[[str], None]
 Stores = list[Any]  # data.store.Store, or data.examples.Examples
+REFERENCES = 100  # of each source that a reward is tried on
 
 
 def named_sources(run: Run) -> list[tuple[str, float]]:
@@ -40,7 +42,11 @@ def named_sources(run: Run) -> list[tuple[str, float]]:
 def make_stores(run: Run, tokenizer: Tokenizer, say: Say) -> tuple[Stores, Stores]:
     """Prepared training and validation stores, one a source."""
     if task_named(run.task).RECORDS:
-        made = [labelled.make_examples(part, tokenizer, say) for part in labelled.parts(run)]
+        ones = labelled.parts(run)
+        made = [labelled.make_examples(part, tokenizer, say) for part in ones]
+        measured = [part.data.source for part, (_, held) in zip(ones, made, strict=True) if held is not None]
+        if run.evaluation.generate and len(measured) > 1:
+            say(f"evaluation.generate: texts are written and scored of {measured[0]} alone; the loss is of all {len(measured)} sources")
         return [train for train, _ in made], [held for _, held in made if held is not None]
     if run.data.validation_source:
         whole = dataclasses.replace(run.data, validation=0.0, validation_source=None)
@@ -102,11 +108,30 @@ def rows_multiple(run: Run, mesh: jax.sharding.Mesh | None) -> int:
     """What the rows of a batch of a fixed number of tokens are a multiple of, so that mesh and micro-batches divide them.
 
     8, or 4 or 2 where no more rows have room, for all that divide these: so a run goes on with the same batches on another mesh.
+    Or `data.batch_multiple`; raises ConfigError where mesh and micro-batches do not divide it.
     """
-    needed = sharding.mesh_size(mesh, "batch") * run.accumulate
+    needed, given = sharding.mesh_size(mesh, "batch") * run.accumulate, run.data.batch_multiple
+    if given is not None and given % needed:
+        mend = "take a mesh and accumulate that do, or another workdir=... and another multiple"
+        raise ConfigError(f"data.batch_multiple={given}: mesh and accumulate do not divide it into {needed} parts: {mend}")
+    if given is not None:
+        return given
     room = (run.data.batch_tokens or 0) // (run.data.sequence_length + target_length(run))
     usual = 2 ** min(3, max(room, 1).bit_length() - 1)
     return needed if usual % needed else usual
+
+
+def with_multiple(run: Run, mesh: jax.sharding.Mesh | None, begun: dict[str, Any]) -> Run:
+    """The run with `data.batch_multiple`, where its batches hold tokens: as it has begun, for another one would make other batches.
+
+    Args:
+      begun: "data" of the config.json of its newest checkpoint; empty before the first.
+    """
+    if run.data.batch_tokens is None:
+        return run
+    kept = dataclasses.replace(run.data, batch_multiple=run.data.batch_multiple or begun.get("batch_multiple"))
+    run = dataclasses.replace(run, data=kept)
+    return dataclasses.replace(run, data=dataclasses.replace(kept, batch_multiple=rows_multiple(run, mesh)))
 
 
 def row_data(run: Run) -> Data:
@@ -141,6 +166,9 @@ def vocabulary_of(run: Run, tokenizer: Tokenizer) -> Vocabulary | None:
 def training_batches(problem: Any, stores: Stores, tokenizer: Tokenizer) -> tuple[Any, Callable[[int], Iterator[Any]]]:
     """The batches of a run, and (first step) -> iterator over them, placed on their devices."""
     run = problem.run
+    if run.risk.reward:
+        first = [store.about(i)["target"] for store in stores for i in range(min(REFERENCES, len(store)))]
+        check_references(run.risk.reward, first)
     made = make_batches(run, stores, tokenizer, problem.mesh)
     place, make = placer(problem, made, tokenizer, run.accumulate)
     make = with_sampling_rate(run, make) if run.loss.scheduled_sampling else make

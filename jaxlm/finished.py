@@ -24,7 +24,7 @@ from jaxlm.evaluation import Outputs, collect, generates, make_forward, make_val
 from jaxlm.explain import calibration
 from jaxlm.overrides import override_some
 from jaxlm.pretrained import load
-from jaxlm.runs import read_run
+from jaxlm.runs import is_run, read_run
 from jaxlm.tasks import task_named
 from jaxlm.text.sides import load_sides
 from jaxlm.text.tokenizer import Tokenizer
@@ -33,6 +33,7 @@ from jaxlm.uncertainty import all_decisions, pooled, with_uncertainty
 Say = Callable[[str], None]
 CALIBRATION = "calibration.json"  # in a run directory
 CHANGEABLE = ("records.null_threshold", "records.n_best", "records.answer")  # how outputs are read
+OF_TEXTS = ("evaluation.scores", "evaluation.max_new_tokens", "records.target_language")  # how texts are written and scored
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,7 +48,7 @@ class Wanted:
     calibrated: bool = True  # by the temperature that is kept in the run
     decoding: texts.Decoding = texts.Decoding()  # text to text
     against: str | None = None  # text to text: another run, or its outputs, to be compared with
-    changes: tuple[str, ...] = ()  # "a.b=c", of the keys in CHANGEABLE
+    changes: tuple[str, ...] = ()  # "a.b=c", of the keys in CHANGEABLE, or OF_TEXTS
 
 
 @dataclasses.dataclass(frozen=True)
@@ -85,13 +86,17 @@ class Member:
 
 def open_member(directory: str, batch_size: int | None = None, changes: tuple[str, ...] = ()) -> Member:
     """A run with its best parameters, its outputs read as it says, or as `changes` do. Raises DataError where there is none."""
+    path = Path(directory).expanduser()
+    if path.is_dir() and not is_run(path) and any(path.glob("*.safetensors")):
+        mend = "name a run; python -m jaxlm.convert RUN DIR --average N --run makes one of the mean of its checkpoints"
+        raise DataError(f"{directory} is a model in Hugging Face's form, which names neither task nor data: {mend}")
     run, folder = read_run(directory)
     model, params = load(directory)
     step = int(folder.name)
     threshold = read_calibration(directory, step).get("null_threshold", run.records.null_threshold)
     records = dataclasses.replace(run.records, null_threshold=threshold)
     run = dataclasses.replace(run, accumulate=1, batch_size=batch_size or run.batch_size, records=records)
-    run = override_some(run, changes, CHANGEABLE)
+    run = override_some(run, changes, OF_TEXTS if generates(task_named(run.task)) else CHANGEABLE)
     return Member(directory, run, model, params, load_sides(directory), step)
 
 
@@ -102,9 +107,8 @@ def open_members(wanted: Wanted) -> list[Member]:
     for member, mark in zip(members, marks, strict=True):
         for what in mark:
             if mark[what] != marks[0][what]:
-                raise ConfigError(
-                    f"{member.directory} and {members[0].directory} differ in their {what}: an ensemble is of runs that agree"
-                )
+                both = f"{member.directory} and {members[0].directory}"
+                raise ConfigError(f"{both} differ in their {what}: an ensemble is of runs that agree")
     return members
 
 
@@ -143,6 +147,7 @@ def evaluate(wanted: Wanted, say: Say) -> Found:
 def check_wanted(members: list[Member], wanted: Wanted) -> None:
     """Refuse options that a task has no use for."""
     task, name = members[0].task, members[0].run.task
+    texts.check_decoding(wanted.decoding)
     if not generates(task) and (wanted.against or wanted.decoding != texts.Decoding()):
         raise ConfigError(f"--num-beams, --max-new-tokens and --against are of texts that are written; task={name} writes none")
     if (generates(task) or not task.RECORDS) and (len(members) > 1 or wanted.samples):
@@ -153,28 +158,29 @@ def check_wanted(members: list[Member], wanted: Wanted) -> None:
 def _of_texts(member: Member, wanted: Wanted, say: Say) -> Found:
     """Loss and scores of all examples with a target, and what is written for them."""
     texts.check_scores(member.run)
-    answers, metrics, written = _answer(member, wanted, say)
-    found = texts.scores_of(answers, member.run)
-    lines = [texts.speed_line(written), *texts.told(found)]
-    if wanted.against:
-        lines += texts.compared((answers, found), _others(wanted, say), member.run, wanted.against)
-    return Found(metrics | texts.corpus(found), texts.rows_of(answers, found), lines=tuple(lines))
-
-
-def _answer(member: Member, wanted: Wanted, say: Say) -> tuple[texts.Answers, dict[str, float], texts.Written]:
+    write = lambda who, examples: texts.answer(who, who.params, examples, texts.chosen(examples), wanted.decoding)
+    other = _opened(wanted)  # before anything is written: a slip is told at once
     examples = split_examples(member, wanted, say)
-    answers, written = texts.answer(member, member.params, examples, texts.chosen(examples), wanted.decoding)
-    return answers, token_metrics(member, [examples], member.tokenizer)(member.params), written
+    theirs = write(other, split_examples(other, wanted, say))[0] if isinstance(other, Member) else other
+    theirs = theirs and texts.beside(theirs, examples, wanted.against)
+    answers, written = write(member, examples)
+    found = texts.scores_of(answers, member.run)
+    metrics = token_metrics(member, [examples], member.tokenizer)(member.params) | texts.corpus(found)
+    lines = [texts.speed_line(written), *texts.told(found)]
+    lines += texts.compared((answers, found), theirs, member.run, wanted.against) if theirs else []
+    return Found(metrics, texts.rows_of(answers, found), lines=tuple(lines))
 
 
-def _others(wanted: Wanted, say: Say) -> texts.Answers:
-    """The outputs of --against: read, or written by its run."""
-    if Path(wanted.against).is_file():
-        return texts.read_answers(Path(wanted.against))
+def _opened(wanted: Wanted) -> texts.Answers | Member | None:
+    """What --against names: the outputs in a file, or a run that is to write them."""
+    if wanted.against is None or Path(wanted.against).is_file():
+        return wanted.against and texts.read_answers(Path(wanted.against))
+    if wanted.against.endswith(".jsonl"):
+        raise DataError(f"--against {wanted.against}: there is no such file")
     other = open_member(wanted.against, wanted.batch_size)
     if not generates(other.task):
         raise ConfigError(f"--against {wanted.against}: its task={other.run.task} writes no texts")
-    return _answer(other, wanted, say)[0]
+    return other
 
 
 def split_examples(member: Member, wanted: Wanted, say: Say) -> Examples:
@@ -184,8 +190,9 @@ def split_examples(member: Member, wanted: Wanted, say: Say) -> Examples:
         run = dataclasses.replace(run, data=dataclasses.replace(run.data, test_source=wanted.data))
     elif wanted.split == "test" and run.data.test_source is None:
         raise ConfigError(f"{member.directory} names no test data (data.test_source): give it, --data SOURCE")
-    if wanted.data or wanted.split == "test":
-        return labelled.make_examples(run, member.tokenizer, say, "test")[0]
+    alone = wanted.split == "validation" and run.data.validation_source and not run.data.fold  # the training records are not read
+    if wanted.data or wanted.split == "test" or alone:
+        return labelled.make_examples(run, member.tokenizer, say, "test" if wanted.data or not alone else "validation")[0]
     train, held = labelled.make_examples(run, member.tokenizer, say)
     if wanted.split == "validation" and held is None:
         raise ConfigError(f"{member.directory} holds no records out: give a source, --data SOURCE")
@@ -218,16 +225,15 @@ def _with_trust(found: Found, samples: list[Outputs], member: Member) -> Found:
         return found
     known = decisions[1] >= 0
     shares, labels = calibration.to_probabilities(decisions[0])[:, known], decisions[1][known]
-    mean = calibration.mean_probabilities(shares)
+    mean, predictions = calibration.mean_probabilities(shares), found.predictions
     metrics = found.metrics | {
         "calibration_error": calibration.expected_calibration_error(mean, labels),
         "brier": calibration.brier(mean, labels),
         "negative_log_likelihood": calibration.negative_log_likelihood(mean, labels),
     }
-    predictions = found.predictions
     if len(samples) > 1:
-        total, between = calibration.predictive_entropy(shares), calibration.mutual_information(shares)
-        metrics |= {"predictive_entropy": float(total.mean()), "mutual_information": float(between.mean())}
+        metrics["predictive_entropy"] = float(calibration.predictive_entropy(shares).mean())
+        metrics["mutual_information"] = float(calibration.mutual_information(shares).mean())
         predictions = with_uncertainty(predictions, samples, found.rows, member.task, member.run.records)
     return dataclasses.replace(found, metrics=metrics, predictions=predictions, reliability=calibration.reliability(mean, labels))
 
@@ -246,8 +252,7 @@ def calibrate(directory: str, wanted: Wanted, say: Say) -> str:
         kept, line = {"null_threshold": threshold}, f"null threshold {threshold:.3f}"
     else:
         kept, line = _temperature(outputs, rows, member)
-    content = json.dumps(kept | {"step": member.step, "examples": len(examples)})
-    write_atomically(Path(directory) / CALIBRATION, content.encode())
+    write_atomically(Path(directory) / CALIBRATION, json.dumps(kept | {"step": member.step, "examples": len(examples)}).encode())
     return f"{directory}: {line}"
 
 
@@ -274,10 +279,9 @@ def _of_documents(member: Member, wanted: Wanted, say: Say) -> dict[str, float]:
     source = wanted.data or (member.run.data.test_source if wanted.split == "test" else None)
     if wanted.split == "test" and source is None:
         raise ConfigError(f"{member.directory} names no test data (data.test_source): give it, --data SOURCE")
-    run = member.run
-    if source:
-        run = dataclasses.replace(run, data=dataclasses.replace(run.data, source=source, validation=0.0))
-    train, held = feeding.make_stores(run, member.tokenizer, say)
+    changed = {"source": source, "validation": 0.0} if source else {}
+    data = dataclasses.replace(member.run.data, **changed)
+    train, held = feeding.make_stores(dataclasses.replace(member.run, data=data), member.tokenizer, say)
     return make_validation(member, train if source or wanted.split == "train" else held, member.tokenizer)(member.params)
 
 

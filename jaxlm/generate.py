@@ -19,7 +19,7 @@ from jaxlm.inference.prompt_files import Job, read_rows, write_rows
 from jaxlm.inference.texts import stream_text, text_and_count
 from jaxlm.overrides import literal
 from jaxlm.pretrained import load
-from jaxlm.text.tokenizer import load_tokenizer
+from jaxlm.text.sides import load_sides
 
 
 def main(arguments: list[str]) -> None:
@@ -30,7 +30,7 @@ def main(arguments: list[str]) -> None:
     if bool(options.input) != bool(options.output) or (options.input and others):
         raise ConfigError("--input and --output go together, without --prompt, --chat and --samples (but num_return_sequences=N)")
     model, params = load(options.directory)
-    parts = model, params, load_tokenizer(options.directory)
+    parts = model, params, load_sides(options.directory)
     if options.input:
         job = Job(options.batch_size, named.get("num_return_sequences", 1), options.seed)
         write = lambda prompts, seeds: text_and_count(*parts, prompts, **{**named, "seed": seeds})

@@ -25,7 +25,7 @@ from jaxlm.inference.score import Pair, score_tokens
 from jaxlm.models import dims, has_decoder
 from jaxlm.overrides import choose
 from jaxlm.pretrained import load
-from jaxlm.text.tokenizer import load_tokenizer
+from jaxlm.text.sides import Sides, load_sides, target_of
 
 UNLIMITED = 2048  # tokens that a model without a limit reads, as in the harness
 MOST_NEW = 256  # tokens of a generation where the task does not say, as in the harness
@@ -63,7 +63,7 @@ class JaxLM(TemplateLM):
         self.model, self.params = load(self.options.pretrained, dtype=self.options.dtype)
         if self.model.task not in ("causal-lm", "seq2seq-lm"):
             raise ConfigError(f"{self.options.pretrained} is a model for {self.model.task}: the harness needs causal-lm or seq2seq-lm")
-        self.tokenizer = load_tokenizer(self.options.pretrained)
+        self.tokenizer = load_sides(self.options.pretrained)
         self.backend = "seq2seq" if has_decoder(self.model) else "causal"
         self.max_length = _length(self.model, self.options.max_length)
 
@@ -105,6 +105,7 @@ class JaxLM(TemplateLM):
 
     def _loglikelihood_tokens(self, requests: Sequence[tuple[Any, list[int], list[int]]], disable_tqdm: bool = False, **_: Any):
         """The answers to (texts or None, ids of the context, ids of the continuation), in their order."""
+        self._check_one_vocabulary()
         pairs = [(context or [self.prefix_token_id], continuation) for _, context, continuation in requests]  # a context may be all spaces
         answers = dict(self._scored(pairs, disable_tqdm))
         for number, (texts, *_ids) in enumerate(requests):
@@ -118,6 +119,7 @@ class JaxLM(TemplateLM):
 
     def loglikelihood_rolling(self, requests: list[Any], disable_tqdm: bool = False) -> list[float]:
         """Of whole texts: windows of the model's length, in which each token is scored once, with as much context as there is."""
+        self._check_one_vocabulary()
         windows, owners, totals = [], [], [0.0] * len(requests)
         for number, request in enumerate(requests):
             rows = get_rolling_token_windows(self.tok_encode(request.args[0]), self.prefix_token_id, self.max_length, 1)
@@ -141,13 +143,18 @@ class JaxLM(TemplateLM):
             order = sorted(numbers, key={number: -len(row) for number, row in rows.items()}.get)
             for at in range(0, len(order), self.batch_size):
                 batch = order[at : at + self.batch_size]
-                made = continue_rows(self.model, self.params, self.tokenizer, [rows[number] for number in batch], wanted)
+                made = continue_rows(self.model, self.params, target_of(self.tokenizer), [rows[number] for number in batch], wanted)
                 texts |= dict(zip(batch, made, strict=True))
                 bar.update(len(batch))
         bar.close()
         for number, request in enumerate(requests):
             self.cache_hook.add_partial("generate_until", request.args, texts[number])
         return [texts[number] for number in range(len(requests))]
+
+    def _check_one_vocabulary(self) -> None:
+        """The harness spells contexts and continuations by one tokenizer."""
+        if isinstance(self.tokenizer, Sides):
+            raise ConfigError(f"{self.options.pretrained} has a tokenizer for each side: take tasks that generate, or jaxlm.evaluate")
 
     def _wanted(self, settings: dict[str, Any]) -> Greedy:
         for name in settings:

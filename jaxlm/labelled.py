@@ -81,13 +81,20 @@ def read_split(run: Run, split: str) -> Numbered:
 
 def read_texts(run: Run, roles: tuple[str, ...] = TEXTS) -> Iterator[str]:
     """The texts of the records that are trained on, of some roles, for a tokenizer to learn from."""
-    texts = getattr(task_named(run.task), "texts", lambda record: [record[role] for role in roles if isinstance(record.get(role), str)])
+    usual = lambda record: [text for role in roles for text in _texts_in(record.get(role))]
+    texts = getattr(task_named(run.task), "texts", usual)
     for part in parts(run):
         yield from [part.records.prefix] if "source" in roles else []
         for side, (where, record) in zip(_sides(part), read_split(part, "train"), strict=True):
             with _at(where):
                 found = texts(record) if side == selection.TRAIN else []
             yield from found
+
+
+def _texts_in(value: Any) -> list[str]:
+    """A text, or the different ones of a list or of SQuAD's {"text": [...]}."""
+    several = value.get("text") if isinstance(value, dict) else value
+    return list(dict.fromkeys(text for text in (several if isinstance(several, list) else [several]) if isinstance(text, str)))
 
 
 def find_labels(run: Run) -> tuple[str, ...]:
@@ -157,6 +164,8 @@ def describe(examples: Examples, split: str, run: Run) -> str:
         length, keys = run.data.sequence_length, "data.sequence_length"
         size, keys = (f"{length} and {target_length(run)}", f"{keys}, data.target_length") if pairs else (length, keys)
         line += f"; {examples.cut_records:,} records were cut to {size} tokens and lost {examples.cut:,} ({keys})"
+    unknown = int((examples.target_lengths == 0).sum()) if pairs else 0
+    line += f"; {unknown:,} {'record has' if unknown == 1 else 'records have'} no target and are not measured" if unknown else ""
     left = json.loads((examples.directory / MANIFEST).read_text(encoding="utf-8")).get("left_out", {})
     return line + (f"; left out: {_listed(left['pairs'])} (first: {left['first']})" if left else "")
 

@@ -15,11 +15,12 @@ from jaxtyping import Int
 
 from jaxlm.config import Run
 from jaxlm.data.examples import Examples
-from jaxlm.errors import DataError
+from jaxlm.errors import ConfigError, DataError
 from jaxlm.inference.generate import generate
 from jaxlm.inference.score import padded
-from jaxlm.inference.texts import ends_of, spell
+from jaxlm.inference.texts import ends_of, spell, until
 from jaxlm.models import dims
+from jaxlm.ops.special_ids import said
 from jaxlm.tasks import bootstrap, text_scores
 from jaxlm.tasks.text_scores import Score
 from jaxlm.text.sides import target_of
@@ -45,11 +46,18 @@ class Decoding:
 
 @dataclasses.dataclass(frozen=True)
 class Written:
-    """Texts, how many tokens they took with their ends, and how many seconds, those of compilation among them."""
+    """Texts, how many tokens they took with their ends, and how many seconds, those of compilation among them.
+
+    Attributes:
+      most: tokens that a text may have.
+      cut: how many texts had not ended there.
+    """
 
     texts: list[str]
     tokens: int
     seconds: float
+    most: int = 0
+    cut: int = 0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -58,7 +66,7 @@ class Answers:
 
     records: list[int]
     sources: list[str]
-    references: list[str]
+    references: list[str | list[str]]  # several of a text that has several
     outputs: list[str]
 
 
@@ -72,10 +80,12 @@ def write(writer: Writer, params: Any, sources: Sequence[Int[np.ndarray, "S"]], 
       sources: ids, special tokens among them.
     """
     begun, run, target = time.perf_counter(), writer.run, target_of(writer.tokenizer)
-    ends, rows = ends_of(writer.model, target, {}), min(run.batch_size, len(sources))
-    named = {"num_beams": how.num_beams or run.evaluation.num_beams, "max_new_tokens": _most(writer, how), "eos_token_id": ends}
+    ends, rows, most = ends_of(writer.model, target, {}), min(run.batch_size, len(sources)), _most(writer, how)
+    beams = run.evaluation.num_beams if how.num_beams is None else how.num_beams
+    named = {"num_beams": beams, "max_new_tokens": most, "eos_token_id": ends}
+    forced = said(writer.model.config, "forced_eos_token_id") is not None  # then an end at the limit is none
     order = sorted(range(len(sources)), key=lambda number: -len(sources[number]))
-    texts, count = [""] * len(sources), 0
+    texts, count, cut = [""] * len(sources), 0, 0
     for at in range(0, len(order), max(rows, 1)):
         numbers = order[at : at + rows]
         filled = numbers + numbers[-1:] * (rows - len(numbers))
@@ -83,13 +93,16 @@ def write(writer: Writer, params: Any, sources: Sequence[Int[np.ndarray, "S"]], 
         new = generate(writer.model, params, tokens, mask=mask, **named)
         for number, row, length in zip(numbers, new.tokens, new.lengths, strict=False):
             texts[number], count = spell(target, row[:length], ends).strip(), count + int(length)
-    return Written(texts, count, time.perf_counter() - begun)
+            cut += int(length) == most and (forced or len(until(row, ends)) == most)
+    return Written(texts, count, time.perf_counter() - begun, most, cut)
 
 
 def _most(writer: Writer, how: Decoding) -> int:
     run = writer.run
+    if how.max_new_tokens is not None:
+        return how.max_new_tokens
     usual = run.evaluation.max_new_tokens or run.data.target_length or run.data.sequence_length
-    return how.max_new_tokens or min(usual, dims(writer.model.config).context or usual)
+    return min(usual, dims(writer.model.config).context or usual)
 
 
 def chosen(examples: Examples, count: int | None = None) -> Int[np.ndarray, "n"]:
@@ -112,13 +125,21 @@ def answer(writer: Writer, params: Any, examples: Examples, numbers: Sequence[in
 
 def scores_of(answers: Answers, run: Run) -> dict[str, Score]:
     """The scores that a run asks for, or those usual for its task."""
-    names, references = run.evaluation.scores or text_scores.usual(run.task), [[text] for text in answers.references]
+    names = run.evaluation.scores or text_scores.usual(run.task)
+    references = [[texts] if isinstance(texts, str) else texts for texts in answers.references]
     return text_scores.measures(answers.outputs, references, names, run.records.target_language)
 
 
 def check_scores(run: Run) -> None:
     """Meet a wrong name, an unknown language or a missing library before the first text is written, not after."""
     scores_of(Answers([0], ["a"], ["a"], ["a"]), run)
+
+
+def check_decoding(how: Decoding) -> None:
+    """Refuse what writes nothing."""
+    for name, number in dataclasses.asdict(how).items():
+        if number is not None and number < 1:
+            raise ConfigError(f"--{name.replace('_', '-')} {number}: it is at least 1")
 
 
 def corpus(found: dict[str, Score]) -> dict[str, float]:
@@ -137,7 +158,11 @@ def rows_of(answers: Answers, found: dict[str, Score]) -> list[dict[str, Any]]:
 def read_answers(path: Path) -> Answers:
     """The rows that an earlier evaluation has written. Raises DataError naming the line that is none."""
     rows = []
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
+    try:
+        lines = path.read_text(encoding="utf-8").removesuffix("\n").split("\n")  # JSON leaves separators such as U+2028 as they are
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(f"{path} cannot be read as text ({error}): give a file of --output") from error
+    for number, line in enumerate(lines if lines != [""] else [], 1):
         try:
             row = json.loads(line)
             rows.append(tuple(row[name] for name in ("record", "source", "reference", "output")))
@@ -149,7 +174,8 @@ def read_answers(path: Path) -> Answers:
 def speed_line(written: Written) -> str:
     """How much was written, and how fast."""
     rate = written.tokens / max(written.seconds, 1e-9)
-    return f"{len(written.texts):,} outputs of {written.tokens:,} tokens in {written.seconds:.1f} s: {rate:,.0f} tokens/s, with compilation"
+    line = f"{len(written.texts):,} outputs of {written.tokens:,} tokens in {written.seconds:.1f} s: {rate:,.0f} tokens/s, with compilation"
+    return line + (f"; {written.cut:,} were cut at {written.most} tokens (--max-new-tokens)" if written.cut else "")
 
 
 def told(found: dict[str, Score]) -> list[str]:
@@ -159,20 +185,28 @@ def told(found: dict[str, Score]) -> list[str]:
     return [*lines, *text_scores.signatures(found), f"of each text: {text_scores.of_a_sentence(found)}"]
 
 
+def beside(theirs: Answers, examples: Examples, name: str) -> Answers:
+    """The outputs of another system, called `name`, in the order of these examples. Raises DataError where they are of other texts."""
+    key = lambda record, reference: (record, json.dumps(reference))
+    rows = {key(*row[:2]): row for row in zip(theirs.records, theirs.references, theirs.sources, theirs.outputs, strict=True)}
+    about = [examples.about(int(number)) for number in chosen(examples)]
+    keys = [key(one["record"], one["target"]) for one in about]
+    missing = next((record for record, text in keys if (record, text) not in rows), None)
+    if missing is not None or len(rows) != len(keys):
+        where = "there are more of them" if missing is None else f"record {missing} is not among them, or has another reference"
+        raise DataError(f"{name} is of other texts: {where}; compare outputs of one split of one source")
+    records, references, sources, outputs = map(list, zip(*(rows[each] for each in keys), strict=True))
+    return Answers(records, sources, references, outputs)
+
+
 def compared(ours: tuple[Answers, dict[str, Score]], theirs: Answers, run: Run, name: str) -> list[str]:
-    """A paired test a score, of ours against theirs. Raises DataError where they are of other texts.
+    """A paired test a score, of ours against theirs, which are outputs for the same texts in the same order.
 
     Args:
       name: of theirs.
     """
     answers, found = ours
-    outputs = {(record, text): output for record, text, output in zip(theirs.records, theirs.references, theirs.outputs, strict=True)}
-    keys = list(zip(answers.records, answers.references, strict=True))
-    missing = next((record for record, text in keys if (record, text) not in outputs), None)
-    if missing is not None or len(outputs) != len(keys):
-        where = "there are more of them" if missing is None else f"record {missing} is not among them, or has another reference"
-        raise DataError(f"{name} is of other texts: {where}; compare outputs of one split of one source")
-    others = scores_of(dataclasses.replace(answers, outputs=[outputs[key] for key in keys]), run)
+    others = scores_of(dataclasses.replace(answers, outputs=theirs.outputs), run)
     tests = {score: bootstrap.paired(found[score], others[score]) for score in found}
     line = "{}: {:+.2f} against {} ({:.2f}), better in {:.1%} of resamples, p = {:.4f}"
     return [line.format(s, test.difference, name, others[s].corpus, test.wins, test.p_value) for s, test in tests.items()]

@@ -30,7 +30,9 @@ def override(config: Any, assignments: list[str]) -> Any:
 def override_some(config: Any, assignments: Iterable[str], keys: tuple[str, ...]) -> Any:
     """The same, of these keys alone."""
     for text in assignments:
-        choose("what may be changed here", text.partition("=")[0].strip(), keys)
+        key = text.partition("=")[0].strip()
+        if key not in keys:
+            raise ConfigError(f"{key} cannot be changed after training: what can be is {', '.join(keys)}")
     return override(config, list(assignments))
 
 

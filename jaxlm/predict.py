@@ -3,7 +3,8 @@
 DIR is a run directory; several are an ensemble. A line is a text (classification; a pair with a tab between), a sentence (tagging),
 question and context or text and choices with tabs between, an object of JSON with the records' columns, or, for a masked language
 model, a text with its mask token; of text to text the source. Options: --samples K (Monte-Carlo dropout), --top 5 (masked words),
---num-beams 5 and --max-new-tokens 64 (text to text), --batch-size N.
+--batch-size N; of text to text --num-beams 5, --max-new-tokens 64, and --plain: each output as a plain line beside its source's, an
+empty one of an empty line, to be trained on (back-translation) as data.source=outputs.en::lines.de.
 """
 
 import argparse
@@ -16,6 +17,7 @@ from typing import Any
 from jaxlm.command import OptionParser, run_command
 from jaxlm.data.record_lines import line_record
 from jaxlm.errors import ConfigError, DataError
+from jaxlm.evaluation import generates
 from jaxlm.finished import Member, Wanted, check_wanted, open_members, predict_records
 from jaxlm.inference.fill import fill_mask
 from jaxlm.outputs import Decoding
@@ -34,8 +36,10 @@ def main(arguments: list[str]) -> None:
     if members[0].task.RECORDS or decoding != Decoding():
         check_wanted(members, wanted)
     lines = (line.rstrip("\n") for line in _stdin())
+    if options.plain and not generates(members[0].task):
+        raise ConfigError(f"--plain is of texts that are written; task={members[0].run.task} writes none: leave it out")
     for row in _masked(members[0], lines, options.top) if members[0].run.task == "masked-lm" else _records(members, lines, wanted):
-        print(json.dumps(row, ensure_ascii=False))
+        print(" ".join(row["output"].splitlines()) if options.plain else json.dumps(row, ensure_ascii=False))
 
 
 def _stdin() -> Iterator[str]:
@@ -50,9 +54,12 @@ def _records(members: list[Member], lines: Iterable[str], wanted: Wanted) -> Ite
     if not members[0].task.RECORDS:
         mend = f"python -m jaxlm.generate {members[0].directory}" if run.task == "causal-lm" else "python -m jaxlm.evaluate measures it"
         raise ConfigError(f"a run of task={run.task} predicts no records: {mend}")
-    numbered = enumerate(lines, 1)
+    numbered, writes = enumerate(lines, 1), generates(members[0].task)
     while group := list(itertools.islice(numbered, AHEAD)):
-        yield from predict_records(members, [(f"line {n}", line_record(line, n, run)) for n, line in group], wanted, say)
+        full = [(n, line) for n, line in group if line.strip() or not writes]
+        rows = predict_records(members, [(f"line {n}", line_record(line, n, run)) for n, line in full], wanted, say) if full else []
+        found = dict(zip((n for n, _ in full), rows, strict=True))
+        yield from (found.get(n, {"output": ""}) for n, _ in group)  # so that outputs stay beside their lines
 
 
 def _masked(member: Member, lines: Iterable[str], top: int) -> Iterator[dict[str, Any]]:
@@ -69,6 +76,7 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     parser.add_argument("directories", nargs="+", metavar="DIR")
     parser.add_argument("--samples", type=int, default=0)
     parser.add_argument("--top", type=int, default=5)
+    parser.add_argument("--plain", action="store_true")
     parser.add_argument("--batch-size", type=int)
     parser.add_argument("--num-beams", type=int)
     parser.add_argument("--max-new-tokens", type=int)

@@ -23,7 +23,7 @@ from jaxlm.training import checkpoint, manifest, summary
 from jaxlm.training.lock import lock
 from jaxlm.training.loop import Parts, fit, worn_out
 from jaxlm.training.report import Report
-from jaxlm.training.resume import check_same_data, check_same_run, keep_files, restore_state
+from jaxlm.training.resume import check_same_data, check_same_run, keep_files, restore_state, stored_config
 from jaxlm.training.signals import stop_requests, terminable
 from jaxlm.training.step import best_params
 
@@ -58,6 +58,7 @@ def train(run: Run, mesh: jax.sharding.Mesh | None, say: assembly.Say) -> list[s
     run = assembly.resolve(run, tokenizer)
     assembly.check_run(run, mesh)
     newest = checkpoint.latest(run.workdir, say, owner)
+    run = feeding.with_multiple(run, mesh, stored_config(newest)["data"] if newest else {})
     check_same_run(run, tokenizer, newest)
     stores, held = feeding.make_stores(run, tokenizer, say)
     run = feeding.with_steps(run, stores, tokenizer, mesh)

@@ -17,7 +17,8 @@ LEAVES = {"atomic", "config", "overrides", "sharding", "errors", "frozen"}
 BELOW = {*LEAVES, "ops", "layers", "models", "text", "data", "tasks", "training", "inference", "weights", "assembly", "pretrained"}
 BELOW |= {"runs", "foreign"}  # the two kinds of checkpoints that pretrained joins
 BELOW |= {"labelled", "feeding", "outputs", "evaluation", "finished", "studies", "uncertainty"}  # from sources to batches to metrics
-TOP = {"assembly", "pretrained", "evaluation", "outputs", "feeding", "labelled", "finished", "studies", "uncertainty"}
+BELOW |= {"checks"}  # of a run's options, before all of these
+TOP = {"assembly", "checks", "pretrained", "evaluation", "outputs", "feeding", "labelled", "finished", "studies", "uncertainty"}
 # A room (or a file beside the rooms) -> what it may import of jaxlm, besides itself.
 MAY = {
     "errors": set(),
@@ -39,6 +40,7 @@ MAY = {
     "serving": {*LEAVES, "inference"},
     "labelled": BELOW - TOP,
     "feeding": BELOW - TOP | {"labelled"},
+    "checks": BELOW - TOP | {"feeding"},
     "outputs": BELOW - TOP,
     "evaluation": BELOW - TOP | {"feeding", "outputs"},
     "uncertainty": {*BELOW, "explain"} - TOP | {"evaluation"},

@@ -4,23 +4,26 @@ import dataclasses
 import json
 import random
 import types
+from unittest import mock
 
 import jax
 import numpy as np
 import pytest
 
 import jaxlm
-from jaxlm import evaluate, outputs, predict, sharding
-from jaxlm.config import Evaluation, Run
+from jaxlm import convert, evaluate, generate, outputs, predict, sharding
+from jaxlm.config import Data, Evaluation, Records, Run
 from jaxlm.data.examples import in_memory
 from jaxlm.errors import ConfigError, DataError
 from jaxlm.evaluation import make_validation
-from jaxlm.finished import Wanted, check_wanted, open_member
+from jaxlm.finished import Wanted, check_wanted, open_member, split_examples
 from jaxlm.inference import loop
-from jaxlm.labelled import make_examples
+from jaxlm.inference import texts as texts_module
+from jaxlm.inference.generate import generate_tokens
+from jaxlm.labelled import make_examples, read_split
 from jaxlm.outputs import Answers, Decoding, chosen, write
 from jaxlm.tasks import task_named
-from jaxlm.text.sides import target_of
+from jaxlm.text.sides import load_sides, target_of
 from tests import running
 from tests.test_train_tasks import command, measured
 from tests.test_train_tasks import write as write_rows
@@ -62,6 +65,64 @@ def trained(tmp_path_factory):
     return folder / "run"
 
 
+@pytest.fixture(scope="module")
+def of_two_tokenizers(trained):
+    """A run that has learned the same with a tokenizer for each side, and validation records of their own."""
+    folder = trained.parent
+    changes = [
+        "target_tokenizer.kind=bpe",
+        "target_tokenizer.vocab_size=280",
+        "model.share_encoder_decoder_embeddings=false",
+        "epochs=none",
+    ]
+    changes += ["steps=6", "evaluation.best=loss", "evaluation.generate=none", f"data.validation_source={folder / 'test.jsonl'}"]
+    changes += ["checkpoint.every=2", "checkpoint.keep=3", "evaluation.every=6"]
+    assert running.run_here(str(folder / "tiny.py"), f"workdir={folder / 'two'}", *changes) == 0
+    return folder / "two"
+
+
+def test_what_is_written_is_spelled_by_the_tokenizer_of_the_targets(of_two_tokenizers, capsys):
+    """By the library, whole and as it comes, and by the command."""
+    tokenizer, (model, params) = load_sides(of_two_tokenizers), jaxlm.load(of_two_tokenizers)
+    (ids,) = generate_tokens(model, params, np.array([tokenizer.encode("one two")]), max_new_tokens=4, min_new_tokens=4)
+    wanted = tokenizer.target.decode(ids.tolist())
+    named = {"max_new_tokens": 4, "min_new_tokens": 4}
+    assert texts_module.generate_text(model, params, tokenizer, ["one two"], **named) == [wanted] and wanted
+    assert "".join(texts_module.stream_text(model, params, tokenizer, "one two", **named)) == wanted
+    settings = ("--prompt", "one two", "--temperature", "0", "--max-new-tokens", 4, "min_new_tokens=4")
+    assert command(generate.main, capsys, of_two_tokenizers, *settings)[1] == f"one two{wanted}\n"
+
+
+def test_the_harness_measures_what_two_tokenizers_write_and_nothing_else(of_two_tokenizers):
+    pytest.importorskip("lm_eval")
+    from lm_eval.api.instance import Instance
+
+    from jaxlm.harness_model import JaxLM
+
+    model, ask = JaxLM(pretrained=str(of_two_tokenizers)), lambda kind, *words: [Instance(kind, {}, words, 0)]
+    wanted = texts_module.generate_text(model.model, model.params, model.tokenizer, ["one two"], max_new_tokens=3)
+    assert model.generate_until(ask("generate_until", "one two", {"max_gen_toks": 3}), disable_tqdm=True) == wanted
+    with pytest.raises(ConfigError, match="has a tokenizer for each side"):
+        model.loglikelihood(ask("loglikelihood", "one", " eins"), disable_tqdm=True)
+    with pytest.raises(ConfigError, match="has a tokenizer for each side"):
+        model.loglikelihood_rolling(ask("loglikelihood_rolling", "one"), disable_tqdm=True)
+
+
+def test_validation_records_of_their_own_need_no_training_records(of_two_tokenizers, capsys, tmp_path):
+    member = open_member(str(of_two_tokenizers))
+    data = dataclasses.replace(member.run.data, source="gone.jsonl", cache=str(tmp_path))
+    member = dataclasses.replace(member, run=dataclasses.replace(member.run, data=data))
+    assert len(split_examples(member, Wanted(("x",)), lambda text: None)) == 21
+
+
+def test_the_mean_of_checkpoints_is_evaluated_as_a_run_and_not_as_a_folder(of_two_tokenizers, capsys, tmp_path):
+    assert command(convert.main, capsys, of_two_tokenizers, tmp_path / "mean", "--average", 3, "--run")[0] == 0
+    assert "chrf" in command(evaluate.main, capsys, tmp_path / "mean", "--split", "test")[1]
+    assert command(convert.main, capsys, of_two_tokenizers, tmp_path / "folder", "--average", 3)[0] == 0
+    code, _, err = command(evaluate.main, capsys, tmp_path / "folder", "--split", "test")
+    assert code == 65 and "is a model in Hugging Face's form" in err and "--average N --run" in err
+
+
 def test_training_tells_scores_of_what_it_writes(trained):
     rows = [row for row in running.rows(trained) if "validation_bleu" in row]
     assert rows and {"validation_loss", "validation_accuracy", "validation_ter"} <= rows[-1].keys()
@@ -92,7 +153,7 @@ def test_two_runs_are_compared_on_the_same_texts(trained, capsys, tmp_path):
     split = ("--split", "test")
     assert command(evaluate.main, capsys, trained, *split, "--output", greedy)[0] == 0
     out = command(evaluate.main, capsys, trained, *split, "--against", trained)[1]
-    assert f"bleu: +0.00 against {trained}" in out and "better in 0.0% of resamples" in out
+    assert f"bleu: +0.00 against {trained}" in out and "better in 50.0% of resamples, p = 1.0000" in out
     rows = [json.loads(line) for line in greedy.read_text().splitlines()]
     write_rows(worse, [{**row, "output": "eins eins"} for row in rows])
     out = command(evaluate.main, capsys, trained, *split, "--against", worse)[1]
@@ -100,8 +161,10 @@ def test_two_runs_are_compared_on_the_same_texts(trained, capsys, tmp_path):
     write_rows(other, [{**row, "reference": "null"} for row in rows])
     code, _, err = command(evaluate.main, capsys, trained, *split, "--against", other)
     assert code == 65 and "record 0 is not among them, or has another reference" in err
-    other.write_text('{"record": 0}\n')
-    code, _, err = command(evaluate.main, capsys, trained, *split, "--against", other)
+    with mock.patch.object(outputs, "write", side_effect=AssertionError("told only after all is written")):
+        assert command(evaluate.main, capsys, trained, *split, "--against", other)[0] == 65
+        other.write_text('{"record": 0}\n')
+        code, _, err = command(evaluate.main, capsys, trained, *split, "--against", other)
     assert code == 65 and "other.jsonl:1 is no output beside its reference" in err
 
 
@@ -123,6 +186,39 @@ def test_predictions_are_in_order(trained, capsys):
     rows = [json.loads(line)["output"] for line in out.splitlines()]
     assert code == 0 and len(rows) == 3 and set(" ".join(rows).split()) <= set(PAIRS.values()) and len(set(rows)) == 3
     assert command(predict.main, capsys, trained, "--max-new-tokens", 1, lines=lines)[1].splitlines()[2].count(" ") == 1, "one word"
+
+
+def test_plain_lines_stand_beside_their_sources_and_are_learned_from(trained, capsys, tmp_path):
+    """Back-translation: what is written becomes the source of the line that it was written for."""
+    lines = ["two six one", "", "three four"]
+    code, out, _ = command(predict.main, capsys, trained, lines=lines)
+    rows = [json.loads(line)["output"] for line in out.splitlines()]
+    assert code == 0 and rows[1] == "" and rows[0] and rows[2]
+    plain = command(predict.main, capsys, trained, "--plain", lines=lines)[1]
+    assert plain == "".join(f"{row}\n" for row in rows)
+    (tmp_path / "synthetic.de").write_text(plain)
+    (tmp_path / "mono.en").write_text("".join(f"{line}\n" for line in lines))
+    run = Run(task="translation", data=Data(source=f"{tmp_path / 'synthetic.de'}::{tmp_path / 'mono.en'}"))
+    found = [record for _, record in read_split(run, "train")]
+    assert [record["source"] for record in found] == rows and [record["target"] for record in found] == lines
+
+
+def test_completions_are_learned_from_as_they_are_or_turned_round(tmp_path):
+    """As instructions and their answers; for back-translation what was written is the source."""
+    run = Run(task="translation", data=Data(source=write_rows(tmp_path / "out.jsonl", [{"prompt": "ein Hund", "completion": "a dog"}])))
+    ((_, record),) = read_split(run, "train")
+    assert record == {"source": "ein Hund", "target": "a dog"}
+    back = dataclasses.replace(run, records=Records(columns=(("source", "completion"), ("target", "prompt"))))
+    ((_, record),) = read_split(back, "train")
+    assert record == {"source": "a dog", "target": "ein Hund"}
+
+
+def test_the_scores_may_be_others_than_in_training(trained, capsys):
+    given = ("--split", "test", "evaluation.scores=['exact']", "evaluation.max_new_tokens=1", "records.target_language=de")
+    out = command(evaluate.main, capsys, trained, *given)[1]
+    assert "exact" in measured(out) and "bleu" not in measured(out)
+    assert "; 21 were cut at 1 tokens (--max-new-tokens)" in out
+    assert "were cut" not in outputs.speed_line(outputs.Written(["a"], 2, 1.0, 2))
 
 
 def test_texts_do_not_depend_on_the_batch_and_programs_are_few(trained):
@@ -164,6 +260,11 @@ def test_examples_are_chosen_evenly_among_those_with_a_target():
         (["--split", "dev"], 78, "the splits are"),
         (["--max-new-tokens", "99"], 78, "exceed the model's"),
         (["--against", "nowhere"], 65, "there is no directory nowhere"),
+        (["--against", "nowhere.jsonl"], 65, "--against nowhere.jsonl: there is no such file"),
+        (["--num-beams", "0"], 78, "--num-beams 0: it is at least 1"),
+        (["--max-new-tokens", "0"], 78, "--max-new-tokens 0: it is at least 1"),
+        (["records.n_best=3"], 78, "records.n_best cannot be changed after training: what can be is evaluation.scores, "),
+        (["records.target_language=xx"], 78, "records.target_language='xx' is no code"),
     ],
 )
 def test_what_cannot_be_is_said_in_one_line(trained, capsys, arguments, code, message):
@@ -184,7 +285,7 @@ def test_tasks_that_write_nothing_refuse_what_is_of_texts(task):
 def test_predict_refuses_what_has_no_meaning(trained, capsys):
     code, _, err = command(predict.main, capsys, trained, "--samples", 2, lines=["one"])
     assert code == 78 and "give one run, and no --samples" in err
-    code, _, err = command(predict.main, capsys, trained, lines=["one", " "])
+    code, _, err = command(predict.main, capsys, trained, lines=["one", '{"source": " "}'])
     assert code == 65 and "line 2: the pair has an empty source" in err
 
 
@@ -194,8 +295,22 @@ def test_a_wrong_score_stops_a_run_before_it_starts(trained):
         outputs.check_scores(run)
 
 
+def test_the_nearest_of_several_references_counts(tmp_path):
+    answers = Answers([0, 1], ["a", "b"], [["x", "y z"], "u"], ["y z", "u"])
+    found = outputs.scores_of(answers, Run(task="text-to-text"))
+    assert found["exact"].corpus == 100.0 and found["error_rate"].corpus == 0.0
+    write_rows(tmp_path / "out.jsonl", outputs.rows_of(answers, found))
+    again = outputs.read_answers(tmp_path / "out.jsonl")
+    about = lambda n: {"source": answers.sources[n], "target": answers.references[n]}
+    store = in_memory([(n, {"tokens": [1], "targets": [1], "cut": 0, "about": about(n)}) for n in (0, 1)])
+    assert again == answers == outputs.beside(again, store, "out.jsonl")
+
+
 def test_a_file_of_outputs_is_read_as_it_was_written(tmp_path):
-    answers = Answers([0, 2], ["a", "b"], ["ä", "é"], ["x", "y"])
+    answers = Answers([0, 2], ["a\u2028a", "b"], ["ä", "é"], ["x", "y"])
     rows = outputs.rows_of(answers, outputs.text_scores.measures(answers.outputs, [["x"], ["z"]], ("exact",)))
-    write_rows(tmp_path / "out.jsonl", rows)
+    (tmp_path / "out.jsonl").write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), encoding="utf-8")
     assert outputs.read_answers(tmp_path / "out.jsonl") == answers and [row["score"] for row in rows] == [100.0, 0.0]
+    (tmp_path / "out.jsonl").write_bytes(b"\xff\n")
+    with pytest.raises(DataError, match="cannot be read as text"):
+        outputs.read_answers(tmp_path / "out.jsonl")

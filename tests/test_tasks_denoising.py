@@ -115,6 +115,18 @@ def test_an_evaluation_sees_every_token_once(store, name):
     assert seen == store.tokens
 
 
+def test_each_task_takes_out_its_papers_share(store):
+    """T5 15 %, BART 30 %, where the run names none; a share of the run's is taken by both."""
+    bart = lambda denoising: dataclasses.replace(BART, denoising=denoising)
+    rows, own = batches_of(store, "bart"), {}
+    for density in (None, 0.3, 0.15):
+        made = denoising.features(rows.rows(0, 0, B), VOCABULARY, rows.draws(0, 0, B), bart(Denoising(density=density)))
+        own[density] = made["tokens"].tolist()
+    assert own[None] == own[0.3] != own[0.15]
+    spans = lambda density: dataclasses.replace(SPANS, denoising=Denoising(density=density))
+    assert span_corruption.row_length(SPANS) == span_corruption.row_length(spans(0.15)) < span_corruption.row_length(spans(0.3))
+
+
 def test_what_cannot_be_is_refused():
     with pytest.raises(ConfigError, match="data.packing=documents: task=span-corruption"):
         span_corruption.row_length(dataclasses.replace(DOCUMENTS, task="span-corruption"))

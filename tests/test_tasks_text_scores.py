@@ -66,6 +66,16 @@ def test_several_references_and_unlike_numbers_of_them():
     assert found["rouge1"] == pytest.approx(100 * (8 / 9 + 1 + 4 / 7) / 3), "the best reference counts"
 
 
+def test_bleu_of_a_short_text_is_of_the_n_grams_that_it_has():
+    import sacrebleu
+
+    texts, references = ["the cat", "a b c d e", "no"], ["the cat", "a b c x e", "yes"]
+    found = measures(texts, [[text] for text in references], ("bleu",))["bleu"]
+    theirs = [sacrebleu.sentence_bleu(text, [reference]).score for text, reference in zip(texts, references, strict=True)]
+    assert found.sentences == pytest.approx(theirs) and theirs[0] == pytest.approx(100)
+    assert found.corpus == pytest.approx(sacrebleu.corpus_bleu(texts, [references], force=True).score)
+
+
 def test_edits_are_levenshteins():
     draw = random.Random(0)
     for _ in range(300):
@@ -106,6 +116,8 @@ def test_what_is_usual():
     [
         ((["a"], [["a"]], ("blue",)), ConfigError, "evaluation.scores='blue' is not known: did you mean 'bleu'"),
         ((["a"], [["a"]], ("exact",), "germna"), ConfigError, "records.target_language='germna' is no code"),
+        ((["a"], [["a"]], ("exact",), "xx"), ConfigError, "records.target_language='xx' is no code of a language: .* such as xh"),
+        ((["a"], [["a"]], ("exact",), "JP"), ConfigError, "such as ja, jv"),
         ((["a"], [], ("exact",)), DataError, "1 texts and 0 references"),
         (([], [], ("exact",)), DataError, "0 texts"),
         ((["a"], [[]], ("exact",)), DataError, "one reference at least"),
@@ -127,6 +139,7 @@ def test_a_missing_library_is_named_with_its_line():
 
 def test_language_codes():
     assert [language_of(code) for code in (None, "", "en", "ja_XX", "cmn_Hans", "deu_Latn")] == ["", "", "en", "ja", "zh", "deu"]
+    assert [language_of(code) for code in ("DE", "ZH-cn", "JPN_Jpan")] == ["de", "zh", "ja"]
 
 
 def test_the_paired_test_is_that_of_sacrebleu():
@@ -156,7 +169,7 @@ def test_the_better_system_wins_whatever_better_means():
         assert bootstrap.paired(bad[name], good[name], samples=100).wins == 0.0
         assert bootstrap.paired(good[name], bad[name], samples=100).p_value == pytest.approx(1 / 101)
         alike = bootstrap.paired(good[name], good[name], samples=100)
-        assert (alike.difference, alike.wins) == (0.0, 0.0) and alike.p_value < 1.01
+        assert alike == bootstrap.Comparison(0.0, 0.5, 1.0), "ties are halves, and nothing is no difference"
     with pytest.raises(DataError, match="80 texts against 40"):
         bootstrap.paired(good["chrf"], measures(texts[:40], references[:40], ("chrf",))["chrf"])
 

@@ -105,7 +105,29 @@ def test_what_is_no_pair_is_said(name):
 
 
 def test_a_ratio_that_is_just_allowed_stays():
+    """Of the texts as they are: special tokens, a prefix, and what is cut change nothing."""
     assert example("a b c", "a", ratio=3.0)["cut"] == 0
+    for tokenizer in (ENDED, BARE, AROUND):
+        assert example("a b c", "a", tokenizer, ratio=3.0, prefix="h h h ")["cut"] < 3
+        for source, target in (("a b c d", "a"), ("a", "a b c d"), (" ".join(WORDS), "a b"), ("a", " ".join(WORDS))):
+            with pytest.raises(Unfit, match="tokens: mend"):
+                example(source, target, tokenizer, ratio=3.0, prefix="h ")
+
+
+def test_of_several_targets_the_first_is_learned_and_all_are_references():
+    for several in (["b c", "d", "b c"], {"text": ["b c", "d", "b c"], "answer_start": [1, 5, 1]}):
+        made = example("a", several)
+        assert spelled(made["targets"], ENDED) == "b c </s>" and made["about"]["target"] == ["b c", "d"]
+    assert example("a", {"text": ["b", "b"]})["about"]["target"] == "b"
+    for nothing in ([], {"text": []}):
+        with pytest.raises(Unfit, match="without an answer") as found:
+            example("a", nothing)
+        assert found.value.kind == "without an answer"
+    with pytest.raises(Unfit, match="an empty target"):
+        example("a", ["b", " "])
+    for wrong in ([3], {"start": 1}, 7):
+        with pytest.raises(DataError, match="the target is .*, no text"):
+            example("a", wrong)
 
 
 @pytest.mark.parametrize(

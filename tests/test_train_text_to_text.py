@@ -10,11 +10,12 @@ import numpy as np
 import pytest
 
 import jaxlm
-from jaxlm import feeding, prepare, pretrained, sharding
-from jaxlm.config import Data, Loss, Mesh, Run
-from jaxlm.errors import exits
+from jaxlm import feeding, labelled, outputs, prepare, pretrained, sharding
+from jaxlm.config import Data, Evaluation, Loss, Mesh, Records, Run
+from jaxlm.errors import ConfigError, exits
 from jaxlm.ops.special_ids import said
 from jaxlm.runs import read_run
+from jaxlm.text.training import train_tokenizer
 from jaxlm.training import manifest
 from jaxlm.training.loop import fit
 from tests import running
@@ -79,17 +80,21 @@ def test_every_family_learns_with_its_tokenizers_special_tokens(model, place, ca
     assert tokenizer.encode("CAT cat") != [tokenizer.unk_id] * 2, "it has learnt from both sides"
 
 
-def test_a_run_of_batches_of_tokens_goes_on_where_it_was(place):
+def test_a_run_of_batches_of_tokens_goes_on_where_it_was(place, capsys):
     """Buckets, a batch of so many tokens, dropout, scheduled sampling: two parts end in the bits of the whole."""
     common = [str(place / "transformer.py"), "data.packing=buckets", "data.batch_tokens=160", "loss.scheduled_sampling=0.5"]
-    common += ["optimizer.decay=12", "loss.label_smoothing=0.1", "steps=12", "epochs=none"]
+    common += ["optimizer.decay=12", "loss.label_smoothing=0.1", "steps=12", "epochs=none", "batch_size=12"]
     assert running.run_here(*common, f"workdir={place / 'whole'}") == 0
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("jaxlm.train.fit", stopping_at(6))
         assert running.run_here(*common, f"workdir={place / 'parts'}") == 75
     assert manifest.checkpoint_steps(place / "parts")[-1] == 6
     assert running.run_here(*common, f"workdir={place / 'parts'}") == 0
-    assert running.same_end(place / "whole", place / "parts")
+    assert running.same_end(place / "whole", place / "parts") and read_run(place / "parts")[0].data.batch_multiple == 4
+    assert running.run_here(*common, "accumulate=3", "steps=13", f"workdir={place / 'parts'}") == 78
+    said = capsys.readouterr()
+    assert "data.batch_multiple=4: mesh and accumulate do not divide it into 3 parts" in said.err
+    assert "112 tokens a batch of the longest rows (data.batch_tokens=160)" in said.out
     assert len({row["tokens"] for row in running.rows(place / "whole") if "tokens" in row}) > 1
 
 
@@ -100,6 +105,17 @@ def test_batches_of_tokens_are_the_same_on_most_meshes():
     )
     assert {rows(280, parts, accumulate) for parts, accumulate in ((1, 1), (2, 1), (8, 1), (2, 4))} == {8}
     assert [rows(280, 6), rows(280, 8, 2), rows(140, 1), rows(140, 4), rows(140, 8), rows(28, 1)] == [6, 16, 4, 4, 8, 1]
+
+
+def test_a_run_keeps_what_its_batches_are_a_multiple_of():
+    run = Run(data=Data(sequence_length=16, target_length=12, batch_tokens=280))
+    mesh = lambda parts: sharding.make_mesh(Mesh(), jax.devices()[:parts])
+    of = lambda parts, begun, run=run: feeding.with_multiple(run, mesh(parts), begun).data.batch_multiple
+    six = {"batch_multiple": 6}
+    assert [of(1, {}), of(6, {}), of(3, six), of(1, six), of(8, {"batch_multiple": 8})] == [8, 6, 6, 6, 8]
+    with pytest.raises(ConfigError, match="data.batch_multiple=8: mesh and accumulate do not divide it into 6 parts"):
+        of(6, {"batch_multiple": 8})
+    assert of(2, {"batch_multiple": 6}, Run()) is None
 
 
 @pytest.mark.parametrize("shape", [(4,), (2, 3)], ids=["rows", "micro-batches"])
@@ -198,6 +214,36 @@ def test_prepare_makes_what_training_finds(place, tmp_path, capsys):
     assert len(list((tmp_path / "examples").glob("[!.]*"))) == 1
 
 
+def test_answers_of_squads_file_are_learned_by_the_first_and_measured_by_all(tmp_path):
+    answers = lambda *texts: [{"text": text, "answer_start": 0} for text in texts]
+    questions = [{"id": "1", "question": "who", "answers": answers("a b", "z", "a b")}, {"id": "2", "question": "what", "answers": []}]
+    (tmp_path / "q.json").write_text(json.dumps({"data": [{"paragraphs": [{"context": "a b c", "qas": questions}]}]}))
+    columns = (("source", ("question", "context")), ("target", "answers"))
+    data = Data(source=str(tmp_path / "q.json"), validation=0.0, cache=str(tmp_path / "cache"))
+    run = Run(task="text-to-text", data=data, records=Records(columns=columns, skip=True), evaluation=Evaluation(scores=("exact",)))
+    said, tokenizer = [], train_tokenizer("word", labelled.read_texts(run), 40)
+    (train,), _ = feeding.make_stores(run, tokenizer, said.append)
+    about = train.about(0)
+    assert (about["source"], about["target"]) == ("who a b c", ["a b", "z"]) and "left out: 1 pair without an answer" in said[0]
+    assert tokenizer.decode(train.column("targets", 0)[:-1]) == "a b" and tokenizer.unk_id not in tokenizer.encode("z")
+    exact = lambda output: outputs.scores_of(outputs.Answers([0], [about["source"]], [about["target"]], [output]), run)["exact"].corpus
+    assert [exact("a b"), exact("z"), exact("b")] == [100, 100, 0]
+
+
+def test_what_is_not_measured_is_said(place, tmp_path):
+    mixed = ((str(place / "pairs.jsonl"), 1.0), (write(tmp_path / "more.jsonl", pairs(20)), 1.0))
+    data = Data(source=mixed, validation=0.5, cache=str(tmp_path / "cache"))
+    run, said = Run(task="translation", data=data, evaluation=Evaluation(generate=2)), []
+    tokenizer = train_tokenizer("word", labelled.read_texts(run), 40)
+    feeding.make_stores(run, tokenizer, said.append)
+    assert said[-1].endswith("texts are written and scored of " + mixed[0][0] + " alone; the loss is of all 2 sources")
+    (tmp_path / "held.jsonl").write_text('{"source": "a", "target": "A"}\n{"source": "cat"}\n{"source": "dog"}\n')
+    alone = dataclasses.replace(data, source=mixed[0][0], validation_source=str(tmp_path / "held.jsonl"))
+    _, (held,) = feeding.make_stores(dataclasses.replace(run, data=alone), tokenizer, said.append)
+    assert len(held) == 3 and any(line.endswith("; 2 records have no target and are not measured") for line in said)
+    assert not any("not measured" in line for line in said if line.startswith("train"))
+
+
 WRONG = {
     "an empty side": (
         [("a", "A"), ("b", "")],
@@ -224,7 +270,22 @@ WRONG = {
         ["task=masked-lm", "data.column=source", "tokenizer.kind=wordpiece", "tokenizer.vocab_size=90"],
         "data.target_length=12 is of a decoder",
     ),
-    "no such schedule": (None, ["loss.scheduled_sampling=0.5", "loss.sampling_schedule=line"], "'linear'"),
+    "no such schedule": (None, ["loss.sampling_schedule=line"], "'linear'"),
+    "a best score that nobody writes": (None, ["evaluation.scores=['chrf']", "evaluation.best=chrf"], "set evaluation.generate=200"),
+    "a best score that nobody asks for": (
+        None,
+        ["evaluation.generate=4", "evaluation.scores=['chrf']", "evaluation.best=error_rate"],
+        "set evaluation.scores=['chrf', 'error-rate']",
+    ),
+    "no such best": (None, ["evaluation.best=bleau"], "evaluation.best='bleau' is not known: did you mean 'bleu'?"),
+    "no such score": (None, ["evaluation.scores=['belu']"], "evaluation.scores='belu' is not known: did you mean 'bleu'?"),
+    "no such language": (None, ["records.target_language=german!"], "records.target_language='german!'"),
+    "a multiple of nothing": (None, ["data.batch_multiple=8"], "data.batch_multiple is of batches of data.batch_tokens"),
+    "rewards in another script": (
+        [("a", "ένα"), ("b", "δύο")],
+        ["risk.reward=rougeL", "data.packing=padded"],
+        "take the reward chrf, risk.reward=chrf",
+    ),
 }
 
 

@@ -10,11 +10,11 @@ import pytest
 
 from jaxlm import sharding
 from jaxlm.config import Data, Loss, Mesh, Optimizer, Risk, Run
-from jaxlm.errors import ConfigError
+from jaxlm.errors import ConfigError, DataError
 from jaxlm.inference.generate import generate
 from jaxlm.models import init_params, make_model, transformer
 from jaxlm.ops.positions import shift_right
-from jaxlm.tasks.rewards import make_reward
+from jaxlm.tasks.rewards import check_references, make_reward
 from jaxlm.training import risk
 from jaxlm.training.optimizer import make_optimizer
 from jaxlm.training.step import init_state, make_step
@@ -26,7 +26,12 @@ CONFIG = transformer.Config(
 )  # fmt: skip
 MODEL = make_model(CONFIG, task="seq2seq-lm")
 WIDTH = 6
-RUN = Run(CONFIG, task="translation", data=Data(packing="padded"), risk=Risk("bleu", candidates=4, sharpness=0.5, cross_entropy=0.0))
+RUN = Run(
+    CONFIG,
+    task="translation",
+    data=Data(packing="padded", target_length=WIDTH),
+    risk=Risk("bleu", candidates=4, sharpness=0.5, cross_entropy=0.0),
+)
 
 
 @functools.cache
@@ -160,6 +165,25 @@ def test_candidates_are_different_and_the_first_is_the_reference():
     np.testing.assert_allclose(batch["rewards"][0, 1:], [100, 100 / 3, 0, 0], rtol=1e-6)
     np.testing.assert_allclose(metrics["reward"], (100 + 100 / 3 + 100 + 0) / 4, rtol=1e-6)  # of the draws, twins counted
     np.testing.assert_array_equal(batch["sources"][3], batch["sources"][0])  # no prompt is empty
+
+
+def test_candidates_may_be_longer_than_the_bucket_of_their_pair():
+    """Drawn, and laid out, for data.target_length whatever the batch's width: none is cut where a longer reference would fit."""
+    run, seen = dataclasses.replace(RUN, data=Data(packing="buckets", target_length=9)), {}
+    drawn = lambda params, tokens, mask, longest, seed: seen.update(longest=longest) or dice(params, tokens, mask, longest, seed)
+    risk.wrap(lambda state, batch: (seen.update(batch) or state, {}), drawn, spell, fives, run)(
+        {"step": jnp.int32(0), "params": {}}, pairs()
+    )
+    assert seen["longest"] == 9 and seen["candidates"].shape == (4, 5, 9) and seen["targets"].shape == (4, WIDTH)
+    np.testing.assert_array_equal(seen["candidate_weights"][:, 0, :WIDTH], pairs()["weights"])
+
+
+def test_a_reward_that_sees_no_word_of_the_references_is_refused():
+    greek = ["ένα δύο", ["τρία", "τέσσερα"]]
+    with pytest.raises(DataError, match="no reference has any: take the reward chrf"):
+        check_references("rougeL", greek)
+    check_references("chrf", greek)
+    check_references("rougeL", [*greek, "one"])
 
 
 def test_rewards_are_points_of_a_sentence():

@@ -40,7 +40,7 @@ def list_sides(source: str) -> list[list[Path]]:
 
 
 def aligned_rows(source: str) -> Iterator[Row]:
-    """("FILE:LINE" of the source, {"source": a line, "target": that line of the other file}); empty lines are lines.
+    """("FILE:LINE and FILE:LINE" of both files, {"source": a line, "target": that line of the other file}); empty lines are lines.
 
     Raises DataError for a table, a damaged file, and files of unequal length.
     """
@@ -58,7 +58,7 @@ def _aligned(source: Path, target: Path) -> Iterator[Row]:
             short, long = number - 1, number + sum(1 for _ in (left if other is None else right))
             counts = f"{source} has {long if other is None else short} lines and {target} {short if other is None else long}"
             raise DataError(f"{counts}: line n of one belongs to line n of the other; copy both again, or mend the one that lost some")
-        yield f"{source}:{number}", {"source": one, "target": other}
+        yield f"{source}:{number} and {target}:{number}", {"source": one, "target": other}
 
 
 def source_lines(path: Path) -> Iterator[Row]:

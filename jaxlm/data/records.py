@@ -36,12 +36,13 @@ USUAL = {
     "context": ("passage", "paragraph"),
     "answers": ("answer",),
     "choices": ("options", "endings"),
-    "source": ("src", "document", "article", "text", "dialogue", "input", "inputs"),
-    "target": ("tgt", "summary", "highlights", "translation", "output", "outputs"),
+    # Last what `python -m jaxlm.generate --output` writes.
+    "source": ("src", "document", "article", "text", "dialogue", "input", "inputs", "prompt"),
+    "target": ("tgt", "summary", "highlights", "translation", "output", "outputs", "completion"),
 }
 # Role -> what its cell is; a list of words may also be a text with blanks between them. Tasks look at the others themselves.
 CELLS = {
-    **dict.fromkeys(("text", "pair", "question", "context", "tagged", *parallel.SIDES), "text"),
+    **dict.fromkeys(("text", "pair", "question", "context", "tagged", "source"), "text"),
     **dict.fromkeys(("tokens", "tags"), "list of words"),
     "label": "label",
 }

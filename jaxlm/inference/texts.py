@@ -19,6 +19,8 @@ Prompt = str | Sequence[dict[str, Any]]  # a text, or a conversation: messages w
 def generate_text(model: Any, params: Any, tokenizer: Any, prompts: Sequence[Prompt], **named: Any) -> list[str]:
     """The continuations of texts, without the prompts and without special tokens; what else is said is for `generate`.
 
+    Where the model has a tokenizer for what it writes beside that of what it reads (`text/sides.py`), both are to be given.
+
     A prompt is a text, or a conversation, list[{"role": ..., "content": ...}], which the model's chat template spells. A text ends at an
     `eos_token_id`: that of the call, else of the model's files, else of the tokenizer.
     """
@@ -33,9 +35,16 @@ def text_and_count(model: Any, params: Any, tokenizer: Any, prompts: Sequence[Pr
     width = max(map(len, rows))
     tokens = np.array([[0] * (width - len(row)) + row for row in rows], np.int32)
     mask = np.array([[False] * (width - len(row)) + [True] * len(row) for row in rows])
-    ends = ends_of(model, tokenizer, named)
-    new: Generated = generate(model, params, tokens, mask=mask, tokenizer=tokenizer, **{**named, "eos_token_id": ends})
-    return [spell(tokenizer, row[:length], ends) for row, length in zip(new.tokens, new.lengths, strict=True)], int(new.lengths.sum())
+    target = target_of(tokenizer)
+    ends = ends_of(model, target, named)
+    new: Generated = generate(model, params, tokens, mask=mask, tokenizer=target, **{**named, "eos_token_id": ends})
+    return [spell(target, row[:length], ends) for row, length in zip(new.tokens, new.lengths, strict=True)], int(new.lengths.sum())
+
+
+def target_of(tokenizer: Any) -> Any:
+    """The tokenizer of what is written: of two the second, of Marian's two models the target's, else the only one there is."""
+    turned = getattr(tokenizer, "as_target", None)
+    return getattr(tokenizer, "target", None) or (tokenizer if turned is None else turned())
 
 
 def read_prompt(tokenizer: Any, prompt: Prompt) -> list[int]:
@@ -56,13 +65,14 @@ def stream_text(model: Any, params: Any, tokenizer: Any, prompt: Prompt, **named
     ids = read_prompt(tokenizer, prompt)
     limit = dims(model.config).context
     room = 2**30 if limit is None else limit if has_decoder(model) else max(limit - len(ids), 1)
-    ends = ends_of(model, tokenizer, named)
+    target = target_of(tokenizer)
+    ends = ends_of(model, target, named)
     wanted = named.get("max_new_tokens")
     named = {**named, "eos_token_id": ends, "max_new_tokens": min(DEFAULT_NEW if wanted is None else wanted, room)}
     new, shown = [], ""
-    for column in stream_tokens(model, params, np.array([ids], np.int32), tokenizer=tokenizer, **named):
+    for column in stream_tokens(model, params, np.array([ids], np.int32), tokenizer=target, **named):
         new.append(int(column[0]))
-        text = spell(tokenizer, new, ends)
+        text = spell(target, new, ends)
         if not text.endswith("\N{REPLACEMENT CHARACTER}"):  # a character whose bytes are not all here yet
             yield text[len(shown) :]
             shown = text

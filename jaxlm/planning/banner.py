@@ -30,10 +30,11 @@ def print_banner(problem: Any, stores: list, held: list, say: Any) -> Rates:
     )
     tokens, texts = sum(map(_tokens, stores)), sum(len(store.lengths) for store in stores)
     outside = sum(map(_tokens, held))
-    batch = run.data.batch_tokens or run.batch_size * sum(row_tokens(run))
+    batch = batch_rows(run, problem.mesh) * sum(row_tokens(run))
+    of = "" if run.data.batch_tokens is None else f" of the longest rows (data.batch_tokens={run.data.batch_tokens})"
     unit = "examples" if problem.task.RECORDS else "documents"
     say(
-        f"data: {texts:,} {unit} of {tokens:,} tokens to train on, {outside:,} tokens held out; {batch:,} tokens a batch, "
+        f"data: {texts:,} {unit} of {tokens:,} tokens to train on, {outside:,} tokens held out; {batch:,} tokens a batch{of}, "
         f"{run.steps:,} steps, {run.epochs or run.steps * batch / max(tokens, 1):.2f} epochs"
     )
     return rates

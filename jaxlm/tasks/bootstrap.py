@@ -20,8 +20,8 @@ class Comparison:
 
     Attributes:
       difference: score of the first - score of the second, in percent.
-      wins: share of the resamples in which the first is better (Koehn 2004, section 4).
-      p_value: how likely a difference as large would be if both were equally good, as sacrebleu counts it.
+      wins: share of the resamples in which the first is better, a tie being half a win (Koehn 2004, section 4).
+      p_value: how likely a difference as large would be if both were equally good, as sacrebleu counts it; 1 where there is none.
     """
 
     difference: float
@@ -46,7 +46,10 @@ def paired(one: Score, other: Score, samples: int = SAMPLES, seed: int = SEED) -
     if len(one.counts) != len(other.counts):
         raise DataError(f"{len(one.counts)} texts against {len(other.counts)}: a paired test needs the same ones on both sides")
     ours, theirs = resampled(one, samples, seed), resampled(other, samples, seed)
-    wins = (ours < theirs) if one.less_is_better else (ours > theirs)
+    better = (ours < theirs) if one.less_is_better else (ours > theirs)
+    wins = float((better + 0.5 * (ours == theirs)).mean())
     difference, apart = one.corpus - other.corpus, np.abs(ours - theirs)
+    if difference == 0 or not apart.any():  # sacrebleu's count finds no resample beyond nothing, and calls that sure
+        return Comparison(difference, wins, 1.0)
     beyond = int((apart - apart.mean() > abs(difference)).sum())
-    return Comparison(difference, float(wins.mean()), (beyond + 1) / (samples + 1))
+    return Comparison(difference, wins, (beyond + 1) / (samples + 1))

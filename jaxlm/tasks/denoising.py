@@ -4,9 +4,11 @@ Rows are cut out of one stream, or hold whole documents side by side (data.packi
 metrics are those of `text_to_text.py`. Read first: `ops/infilling.py`.
 """
 
+import dataclasses
+
 import numpy as np
 
-from jaxlm.config import Run
+from jaxlm.config import Denoising, Run
 from jaxlm.errors import ConfigError
 from jaxlm.ops.infilling import infill
 from jaxlm.ops.noise import Vocabulary
@@ -16,6 +18,7 @@ __all__ = ["features", "loss", "measure", "metrics", "predictions", "row_length"
 
 RECORDS, ROWS, HEAD = False, "own", "seq2seq-lm"
 TOKENIZER = {"mask": True}  # what a tokenizer that is trained for this task has beside its vocabulary
+DENSITY = 0.3  # the share that is taken out (Lewis et al. 2020, section 5.1)
 
 
 def needs(run: Run) -> tuple[str, ...]:
@@ -28,7 +31,7 @@ def row_length(run: Run) -> int:
 
     Raises ConfigError for shares that are none, spans shorter than the masks in their places, or lengths without room.
     """
-    noise, length = run.denoising, min(run.data.sequence_length, target_length(run))
+    noise, length = _noise(run), min(run.data.sequence_length, target_length(run))
     if noise.prefix:
         raise ConfigError("denoising.prefix=true is of task=span-corruption: leave it out")
     if noise.span < 1:
@@ -59,5 +62,11 @@ def features(rows: dict[str, np.ndarray], vocabulary: Vocabulary, draws: np.ndar
     flat = lambda array: array.reshape(-1, tokens.shape[-1])
     segments = flat(rows.get("segments", rows["weights"] > 0).astype(np.int32))
     sizes = options.data.sequence_length, target_length(options)
-    made = infill(flat(tokens), segments, vocabulary, draws.reshape(-1), options.denoising, sizes)
+    made = infill(flat(tokens), segments, vocabulary, draws.reshape(-1), _noise(options), sizes)
     return {name: array.reshape(*lead, -1) for name, array in made.items()}
+
+
+def _noise(run: Run) -> Denoising:
+    """The noise with this task's own share of what is taken out, where none is given."""
+    noise = run.denoising
+    return dataclasses.replace(noise, density=DENSITY) if noise.density is None else noise

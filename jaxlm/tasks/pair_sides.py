@@ -103,6 +103,11 @@ def spell(side: Side, text: str, length: int) -> tuple[list[int], int]:
     return [*side.before, *(meant if token == usual else token for token in found.tokens), *side.after], found.cut
 
 
+def text_tokens(side: Side, tokens: int, prefix: str = "") -> int:
+    """How many of a text's tokens, as `spell` and what it cut make them, are its own: neither special ones nor a prefix's; 1 at least."""
+    return max(1, tokens - len(side.before) - len(side.after) - len(side.tokenizer.encode(prefix.rstrip())))
+
+
 def with_special_ids(config: Any, target: Any, fresh: bool, sides: Sides | None = None) -> Any:
     """The model's configuration with the ids that begin and end what it writes.
 

@@ -3,11 +3,11 @@
 They are scores of single sentences, unlike those of a corpus in `text_scores.py`. Read next: `../training/risk.py`.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
-from jaxlm.errors import extra
+from jaxlm.errors import DataError, extra
 from jaxlm.overrides import choose
-from jaxlm.tasks.rouge import rouge
+from jaxlm.tasks.rouge import rouge, words
 from jaxlm.tasks.text_scores import language_of
 
 Reward = Callable[[str, str], float]  # (text, reference) -> points
@@ -22,6 +22,12 @@ def make_reward(name: str, language: str | None = None) -> Reward:
     Raises ConfigError for an unknown name, or where sacrebleu is missing.
     """
     return REWARDS[choose("risk.reward", name, REWARDS)](language_of(language))
+
+
+def check_references(name: str, references: Iterable[str | list[str]]) -> None:
+    """Raises DataError where ROUGE-L is to be the reward of texts in none of which it sees a word: each would be worth nothing."""
+    if name == "rougeL" and not any(words(str(text)) for text in references):
+        raise DataError("ROUGE knows words of a-z and 0-9 alone, and no reference has any: take the reward chrf, risk.reward=chrf")
 
 
 def _bleu(language: str) -> Reward:

@@ -24,6 +24,12 @@ OF_A_SENTENCE = ("chrf", "rougeL", "error_rate", "exact", "ter", "bleu")  # thos
 LESS_IS_BETTER = ("ter", "error_rate")
 THREE_LETTERS = {"jpn": "ja", "zho": "zh", "cmn": "zh", "yue": "zh", "kor": "ko"}  # NLLB's codes
 WITHOUT_BLANKS = ("zh", "ja")
+# ISO 639-1. Of the thousands of ISO 639-3 any three letters will do: no score depends on others than those above.
+TWO_LETTERS = """aa ab ae af ak am an ar as av ay az ba be bg bh bi bm bn bo br bs ca ce ch co cr cs cu cv cy da de dv dz ee el en eo es et
+    eu fa ff fi fj fo fr fy ga gd gl gn gu gv ha he hi ho hr ht hu hy hz ia id ie ig ii ik io is it iu ja jv ka kg ki kj kk kl km kn ko kr
+    ks ku kv kw ky la lb lg li ln lo lt lu lv mg mh mi mk ml mn mr ms mt my na nb nd ne ng nl nn no nr nv ny oc oj om or os pa pi pl ps pt
+    qu rm rn ro ru rw sa sc sd se sg sh si sk sl sm sn so sq sr ss st su sv sw ta te tg th ti tk tl tn to tr ts tt tw ty ug uk ur uz ve vi
+    vo wa wo xh yi yo za zh zu""".split()
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -34,12 +40,14 @@ class Score:
       counts: what is summed over the texts.
       value: sums [K] -> percent.
       signature: how it was counted.
+      sentence_value: the same of one text's counts, where that is another function.
     """
 
     counts: Float[np.ndarray, "N K"]
     value: Callable[[Float[np.ndarray, "K"]], float]
     signature: str
     less_is_better: bool = False
+    sentence_value: Callable[[Float[np.ndarray, "K"]], float] | None = None
 
     @property
     def corpus(self) -> float:
@@ -49,7 +57,7 @@ class Score:
     @property
     def sentences(self) -> list[float]:
         """Of each text alone."""
-        return [self.value(row) for row in self.counts]
+        return [(self.sentence_value or self.value)(row) for row in self.counts]
 
 
 def scores(hypotheses: Texts, references: References, names: Texts, language: str | None = None) -> dict[str, float]:
@@ -97,16 +105,17 @@ def measures(hypotheses: Texts, references: References, names: Texts, language: 
 
 
 def language_of(code: str | None) -> str:
-    """A language's code as sacrebleu has it; "" where nothing is said.
+    """A language's code as sacrebleu has it; "" where nothing is said. Raises ConfigError for what is none.
 
     >>> language_of("zh_CN"), language_of("jpn_Jpan"), language_of("de-DE")
     ('zh', 'ja', 'de')
     """
     if not code:
         return ""
-    if not re.fullmatch(r"[a-z]{2,3}([-_][A-Za-z0-9]{2,4})*", code):
-        raise ConfigError(f"records.target_language={code!r} is no code of a language: give one such as de, zh or ja")
-    short = re.split("[-_]", code)[0]
+    short = re.split("[-_]", code.lower())[0]
+    if not re.fullmatch(r"[a-z]{2,3}([-_][a-z0-9]{2,4})*", code.lower()) or (len(short) == 2 and short not in TWO_LETTERS):
+        near = [known for known in TWO_LETTERS if known[0] == short[:1]] or ["de", "zh", "ja"]
+        raise ConfigError(f"records.target_language={code!r} is no code of a language: give one of ISO 639, such as {', '.join(near)}")
     return THREE_LETTERS.get(short, short)
 
 
@@ -124,9 +133,16 @@ def _sacrebleu(name: str, make: Callable[[Any, str], Any]) -> Callable[[Texts, R
         streams = [[row[i] if i < len(row) else None for row in references] for i in range(max(map(len, references)))]
         counts = np.array(metric._extract_corpus_statistics(list(hypotheses), streams), np.float64)
         value = lambda sums: float(metric._compute_score_from_stats(list(sums)).score)
-        return {name: Score(counts, value, str(metric.get_signature()), name in LESS_IS_BETTER)}
+        of_one = _sentence_bleu(sacrebleu) if name == "bleu" else None
+        return {name: Score(counts, value, str(metric.get_signature()), name in LESS_IS_BETTER, of_one)}
 
     return measure
+
+
+def _sentence_bleu(sacrebleu: Any) -> Callable[[Float[np.ndarray, "K"]], float]:
+    """BLEU of a single text, by those n-grams that it is long enough for ("effective order"), as sacrebleu's sentence_bleu."""
+    metric = sacrebleu.BLEU(effective_order=True, force=True)
+    return lambda counts: float(metric._compute_score_from_stats(list(counts)).score)
 
 
 def _ter(sacrebleu: Any, language: str) -> Any:

@@ -20,7 +20,7 @@ from jaxlm.ops.special_ids import start_id
 from jaxlm.sharding import gather, replicate
 from jaxlm.tasks import pair_sides
 from jaxlm.tasks.masked_lm import right
-from jaxlm.tasks.pair_sides import Sides, Unfit, spell
+from jaxlm.tasks.pair_sides import Sides, Unfit, spell, text_tokens
 from jaxlm.tasks.scheduled_sampling import sampled_inputs
 
 RECORDS, HEAD, GENERATES = True, "seq2seq-lm", True
@@ -33,23 +33,35 @@ Batch = dict[str, Array]
 def features(record: dict[str, Any], sides: Sides, options: Records, length: int) -> list[dict[str, Any]]:
     """A pair as one example: "tokens" of the source, cut to `length`, "targets" of the target, cut to the sides' length.
 
-    `options.prefix` stands before the source. A record without a target, which is to be predicted, has no targets. Tokens that were
-    cut, on both sides, are counted in "cut"; the texts are whole in "about". Raises Unfit for an empty side, or where one side has
-    more than `options.ratio` times the other's tokens; DataError for what is no text.
+    `options.prefix` stands before the source. A record without a target, which is to be predicted, has no targets; of one with several
+    the first is learned, and "about" has all, as references. Tokens that were cut, on both sides, are counted in "cut"; the texts are
+    whole in "about". Raises Unfit for an empty side, or where one side has more than `options.ratio` times the other's tokens;
+    DataError for what is no text.
     """
-    source, target = (_text(record, role) for role in LABELLED)
-    if options.ratio is not None and target is not None:
-        _check_ratio(sides, source, target, options.ratio)
+    source, known = _text(record.get("source"), "source"), references(record)
     tokens, cut = spell(sides.source, options.prefix + source, length)
-    targets, more = ([], 0) if target is None else spell(sides.target, target, sides.length)
-    about = {"id": record.get("id"), "source": source, "target": target}
+    targets, more = spell(sides.target, known[0], sides.length) if known else ([], 0)
+    if options.ratio is not None and known:
+        own = text_tokens(sides.source, len(tokens) + cut, options.prefix), text_tokens(sides.target, len(targets) + more)
+        _check_ratio(own, options.ratio)
+    about = {"id": record.get("id"), "source": source, "target": known if len(known) > 1 else known[0] if known else None}
     return [{"tokens": tokens, "targets": targets, "cut": cut + more, "about": about}]
 
 
-def _text(record: dict[str, Any], role: str) -> str | None:
-    text = record.get(role)
-    if text is None and role not in REQUIRED:
-        return None
+def references(record: dict[str, Any]) -> list[str]:
+    """The different texts that a target may be: one, those of a list or of SQuAD's {"text": [...]}; none where it is to be predicted.
+
+    Raises Unfit for a list of none, or an empty text; DataError for what is no text.
+    """
+    given = record.get("target")
+    given = given.get("text", given) if isinstance(given, dict) else given
+    if given == []:
+        raise Unfit("the target is a list without an answer: remove the record, or set records.skip=true", "without an answer")
+    texts = given if isinstance(given, list) else [] if given is None else [given]
+    return list(dict.fromkeys(_text(text, "target") for text in texts))
+
+
+def _text(text: Any, role: str) -> str:
     if text is not None and not isinstance(text, str):
         raise DataError(f"the {role} is {text!r:.40}, no text: mend the record, or name another column in records.columns")
     if text is None or not text.strip():
@@ -57,9 +69,8 @@ def _text(record: dict[str, Any], role: str) -> str | None:
     return text
 
 
-def _check_ratio(sides: Sides, source: str, target: str, ratio: float) -> None:
-    texts = ((sides.source.tokenizer, source), (sides.target.tokenizer, target))
-    short, long = sorted(max(1, len(tokenizer.encode(text, add_special_tokens=False))) for tokenizer, text in texts)
+def _check_ratio(own: tuple[int, int], ratio: float) -> None:
+    short, long = sorted(own)
     if long > ratio * short:
         mend = "mend or remove it, raise records.ratio, or set records.skip=true"
         raise Unfit(f"the pair has sides of {short} and {long} tokens: {mend}", f"of lengths beyond 1 : {ratio:g}")

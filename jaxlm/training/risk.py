@@ -23,6 +23,7 @@ from jaxlm.ops.positions import shift_right
 from jaxlm.overrides import choose
 from jaxlm.sharding import spec
 from jaxlm.tasks import head_of, task_named
+from jaxlm.tasks.pair_sides import target_length
 from jaxlm.tasks.rewards import REWARDS
 from jaxlm.training.step import LossFn, State
 from jaxlm.training.tuning import assemble
@@ -133,14 +134,16 @@ def wrap(
       decode: ids of a candidate, or of a reference, to their text.
       reward: (text, reference) -> points, from 0 to 100.
 
-    The metrics say the mean "reward" of what was drawn. A batch holds one pair a row, in arrays on their devices.
+    Candidates of every batch may be as long as data.target_length, whatever its bucket: one program, and none is cut where its
+    reference would fit. One that has not ended there is scored as it is. The metrics say the mean "reward" of what was drawn.
+    A batch holds one pair a row, in arrays on their devices.
     """
-    whole = jax.jit(assemble)
+    whole, width = jax.jit(assemble), target_length(run)
 
     def risky(state: State, batch: dict[str, jax.Array]) -> tuple[State, dict[str, Any]]:
         params = whole(state["params"], state["frozen"]) if "frozen" in state else state["params"]
         rows = {name: _host(batch[name]) for name in ("tokens", "segments", "targets", "weights")}
-        lead, width = rows["targets"].shape[:-1], rows["targets"].shape[-1]
+        lead = rows["targets"].shape[:-1]
         rows = {name: array.reshape(-1, array.shape[-1]) for name, array in rows.items()}
         references = [tuple(ids[real > 0].tolist()) for ids, real in zip(rows["targets"], rows["weights"], strict=True)]
         drawn = _drawn(draw, params, rows, references, width, _seed(run.seed, int(state["step"])))

@@ -7,6 +7,10 @@ Python's own reference, 0.46 MB that is on every machine, as files of texts:
 
     python -c "import pathlib, pydoc_data.topics as t; [pathlib.Path(f'texts/{k}.txt').write_text(v) for k, v in t.topics.items()]"
 
+Measured on it (whole words masked, 101,000 tokens to learn from, 2,000 steps, bfloat16, 33 minutes on 2 cores of a Xeon beside other
+work): perplexity 146.6 on the held-out texts, where frequencies alone have 457.6; accuracy 0.206; still falling. It is little text: of
+"the try statement specifies exception handlers for a group of [MASK]" its first five are ", the, a full stop, a comma, in.
+
 For pairs of texts beside it: task=next-sentence, or task=sentence-order (ALBERT). ELECTRA: configs/electra.py.
 """
 

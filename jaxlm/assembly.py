@@ -14,23 +14,30 @@ from typing import Any
 
 import jax
 
-from jaxlm import sharding
+from jaxlm import config, sharding
 from jaxlm.config import Run
 from jaxlm.data import batches, example_batches, loader, prepare, sources
 from jaxlm.errors import ConfigError
-from jaxlm.feeding import named_sources, whole
-from jaxlm.labelled import read_texts, resolve_records, source_of
+from jaxlm.feeding import named_sources, row_data, whole
+from jaxlm.inference.generate import generate
+from jaxlm.inference.texts import ends_of, spell
+from jaxlm.labelled import TEXTS, parts, read_texts, resolve_records
 from jaxlm.models import axis_sizes, dims, family, init_params, input_table, make_model, settings
+from jaxlm.ops.special_ids import start_id, vocabulary
 from jaxlm.overrides import choose
 from jaxlm.pretrained import load_body, new_parameters
 from jaxlm.tasks import head_of, task_named
+from jaxlm.tasks.pair_sides import make_sides, with_special_ids
+from jaxlm.tasks.rewards import make_reward
 from jaxlm.text.embeddings.embedding_init import fill_embeddings
 from jaxlm.text.embeddings.vector_files import load_vectors
+from jaxlm.text.sides import Sides, load_sides, target_of
 from jaxlm.text.tokenizer import Tokenizer, keep_tokenizer, load_tokenizer
-from jaxlm.text.training import train_tokenizer
+from jaxlm.text.training import Settings, train_tokenizer
+from jaxlm.training import risk
 from jaxlm.training.optimizer import make_optimizer
 from jaxlm.training.resume import trained_beside_lora
-from jaxlm.training.step import init_state
+from jaxlm.training.step import init_state, make_step
 from jaxlm.training.tuning import check_tuning, divide, with_layer_decay
 
 Say = Callable[[str], None]
@@ -59,6 +66,7 @@ def make_problem(run: Run, mesh: jax.sharding.Mesh | None) -> Problem:
     model, task = make_model(run.model, run.compute, head_of(run.task), run.masking), task_named(run.task)
     plain_rule, schedule = make_optimizer(run.optimizer, run.steps)
     loss = lambda params, batch, key: task.loss(model, params, batch, key, run.loss)
+    loss = risk.make_loss(model, loss, start_id(run.model), run.risk, run.loss) if run.risk.reward else loss
     rows = sharding.mesh_size(mesh, "batch")
     fresh = lambda key: init_params(model, key, rows)
 
@@ -80,10 +88,23 @@ def _new_parameters(run: Run, model: Any) -> set[str]:
     return new_parameters(run.pretrained, model) if begun is None else begun
 
 
+def training_step(problem: Problem, tokenizer: Tokenizer) -> Callable[[Any, Any], tuple[Any, dict[str, Any]]]:
+    """(state, batch) -> (state, metrics). Under minimum risk the model as it is draws candidates for each batch first."""
+    run, model, target = problem.run, problem.model, target_of(tokenizer)
+    step = make_step(problem.loss, problem.rule, problem.schedule, run.optimizer, run.seed, run.accumulate)
+    if run.risk.reward is None:
+        return step
+    ends = ends_of(model, target, {})
+    named = {"do_sample": True, "temperature": run.risk.temperature, "num_return_sequences": run.risk.candidates, "eos_token_id": ends}
+    draw = lambda params, tokens, mask, most, seed: generate(model, params, tokens, mask=mask, max_new_tokens=most, seed=seed, **named)
+    return risk.wrap(step, draw, lambda ids: spell(target, ids, ends), make_reward(run.risk.reward, run.records.target_language), run)
+
+
 def check_run(run: Run, mesh: jax.sharding.Mesh | None) -> None:
     """Refuse what cannot be, with the key to change."""
     check_ranges(run)
     check_task(run)
+    risk.check(run)
     if run.batch_size % run.accumulate:
         raise ConfigError(f"batch_size={run.batch_size} is not divisible by accumulate={run.accumulate}")
     sizes = {**axis_sizes(run.model), "batch": run.batch_size // run.accumulate}
@@ -93,6 +114,7 @@ def check_run(run: Run, mesh: jax.sharding.Mesh | None) -> None:
         sharding.check_sizes(
             axis_sizes(generator), mesh, {axis: f"masking.generator times {key}" for axis, key in settings(generator).items()}
         )
+    check_sides(run, mesh)
     length, limit = run.data.sequence_length, dims(run.model).context
     if limit is not None and length > limit:
         raise ConfigError(f"data.sequence_length={length} exceeds the model's {limit} positions: lower it or raise the model's")
@@ -101,7 +123,7 @@ def check_run(run: Run, mesh: jax.sharding.Mesh | None) -> None:
             f"evaluation.batches={run.evaluation.batches} is of running text: labelled records are measured all; leave it out"
         )
     if run.loss.chunk is not None and run.task != "causal-lm":
-        raise ConfigError(f"loss.chunk={run.loss.chunk} is of task=causal-lm; task={run.task} has few logits: leave it out")
+        raise ConfigError(f"loss.chunk={run.loss.chunk} is of task=causal-lm, not of task={run.task}: leave it out")
     if run.loss.chunk is not None and length % run.loss.chunk:
         raise ConfigError(f"loss.chunk={run.loss.chunk} does not divide data.sequence_length={length}")
     choose("compute.dtype", run.compute.dtype, ("float32", "bfloat16", "float16"))
@@ -117,54 +139,101 @@ def check_run(run: Run, mesh: jax.sharding.Mesh | None) -> None:
         raise ConfigError(f"profile.steps={list(traced)} names no steps: give the first and the last, as in profile.steps=[10,15]")
 
 
-COUNTS = """steps batch_size accumulate data.sequence_length data.prefetch evaluation.every evaluation.batches evaluation.patience
+def check_sides(run: Run, mesh: jax.sharding.Mesh | None) -> None:
+    """Refuse lengths, batches and options of encoder-decoders that cannot be, or that this task would not look at."""
+    task, limit = task_named(run.task), dims(run.model).context
+    pairs = hasattr(task, "make_sides")
+    for key, off in PAIRS.items():
+        if value_of(run, key) != off and not pairs:
+            raise ConfigError(f"{key}={value_of(run, key)!r} is of pairs of texts, as in task=translation, not of {run.task}: leave it out")
+    if head_of(run.task) != "seq2seq-lm":
+        if run.data.target_length is not None:
+            raise ConfigError(f"data.target_length={run.data.target_length} is of a decoder over an encoder: leave it out")
+        return
+    row_data(run)  # the task refuses what it cannot make rows of
+    length = task.target_length(run)
+    if limit is not None and length > limit:
+        raise ConfigError(f"data.target_length={length} exceeds the model's {limit} positions: lower it or raise the model's")
+    sharding.check_sizes({"vocab": vocabulary(run.model)}, mesh, {"vocab": "model.decoder_vocab_size"})
+    least = (run.data.sequence_length + length) * sharding.mesh_size(mesh, "batch") * run.accumulate
+    if run.data.batch_tokens is not None and run.data.batch_tokens < least:
+        what = "a row of data.sequence_length and data.target_length for each part of the mesh and micro-batch"
+        raise ConfigError(f"data.batch_tokens={run.data.batch_tokens} has no room for {what}, {least} tokens: raise it to that at least")
+
+
+PAIRS = {"data.batch_tokens": None, "records.prefix": "", "records.source_language": None, "records.target_language": None}
+PAIRS |= {"records.ratio": None, "records.skip": False, "evaluation.generate": None, "loss.scheduled_sampling": 0.0, "risk.reward": None}
+COUNTS = """steps batch_size accumulate data.sequence_length data.target_length data.batch_tokens data.prefetch
+    evaluation.every evaluation.batches evaluation.patience evaluation.generate evaluation.num_beams evaluation.max_new_tokens
     checkpoint.every checkpoint.keep logging.every loss.chunk optimizer.decay
     records.question records.answer records.n_best""".split()  # each at least 1, or None
 POSITIVE = ("optimizer.learning_rate", "optimizer.clip", "optimizer.eps", "epochs")
 SHARES = ("loss.label_smoothing", "optimizer.b1", "optimizer.b2", "optimizer.momentum", "optimizer.ema", "records.noise")  # in [0, 1)
+NATURAL = ("optimizer.warmup", "logging.samples", "records.stride", "loss.r_drop", "loss.z_loss", "masking.detection")  # or fractions
+WHOLES = ("masking.rate", "masking.mask", "masking.random", "masking.swap", "masking.generator", "loss.scheduled_sampling")  # in [0, 1]
 
 
 def check_ranges(run: Run) -> None:
     """Refuse a number outside the range of its key."""
-    value = lambda key: functools.reduce(getattr, key.split("."), run)
     for keys, fits, range_ in (
         (COUNTS, lambda x: x >= 1, "at least 1"),
         (POSITIVE, lambda x: 0 < x < math.inf, "a positive number"),
         (SHARES, lambda x: 0 <= x < 1, "at least 0 and less than 1"),
-        (
-            ("optimizer.warmup", "logging.samples", "records.stride", "loss.r_drop", "loss.z_loss", "masking.detection"),
-            lambda x: x >= 0,
-            "at least 0",
-        ),
-        (("masking.rate", "masking.mask", "masking.random", "masking.swap", "masking.generator"), lambda x: 0 <= x <= 1, "from 0 to 1"),
+        (NATURAL, lambda x: x >= 0, "at least 0"),
+        (("records.ratio",), lambda x: x >= 1, "at least 1"),
+        (WHOLES, lambda x: 0 <= x <= 1, "from 0 to 1"),
     ):
         for key in keys:
-            if value(key) is not None and not fits(value(key)):
-                raise ConfigError(f"{key}={value(key)}: it is {range_}")
+            if value_of(run, key) is not None and not fits(value_of(run, key)):
+                raise ConfigError(f"{key}={value_of(run, key)}: it is {range_}")
+
+
+def value_of(run: Run, key: str) -> Any:
+    """The value of a key such as "data.source"."""
+    return functools.reduce(getattr, key.split("."), run)
 
 
 def make_tokenizer(run: Run, say: Say, workers: int = 0) -> Tokenizer:
     """The tokenizer of a run: loaded from `tokenizer.path`, found in the cache, or trained on the training documents.
 
-    `workers`: processes that clean those documents; fewer than two: this one.
+    Where `target_tokenizer` names another one for the targets of pairs, the two together (`text/sides.py`), each trained on its side.
+
+    Args:
+      workers: processes that clean those documents; fewer than two: this one.
     """
-    begun = Path(run.workdir).expanduser() / "tokenizer"
-    if run.pretrained and not run.tokenizer.path:
-        return load_tokenizer(begun if begun.is_dir() else run.pretrained)
+    begun, other = Path(run.workdir).expanduser(), run.target_tokenizer
+    alone = other.kind == "same" and not other.path
+    if not alone and not hasattr(task_named(run.task), "make_sides"):
+        raise ConfigError(f"target_tokenizer is of pairs of texts, as in task=translation, not of task={run.task}: leave it out")
     if run.tokenizer.path:
-        return load_tokenizer(run.tokenizer.path)
-    records = task_named(run.task).RECORDS
-    names = [source_of(run, "train")] if records else [name for name, _ in named_sources(run)]
+        source = load_tokenizer(run.tokenizer.path)
+    elif run.pretrained:
+        source = (load_sides if alone else load_tokenizer)(begun if (begun / "tokenizer").is_dir() else run.pretrained)
+    else:
+        source = trained_tokenizer(run, run.tokenizer, TEXTS if alone else ("source",), say, workers)
+    if alone:
+        return source
+    return Sides(source, load_tokenizer(other.path) if other.path else trained_tokenizer(run, other, ("target",), say, workers))
+
+
+def trained_tokenizer(run: Run, wanted: config.Tokenizer, roles: tuple[str, ...], say: Say, workers: int = 0) -> Tokenizer:
+    """A tokenizer of the run's training documents, or of its records' texts in these roles, from the cache if it is there."""
+    task, kind, size = task_named(run.task), wanted.kind, wanted.vocab_size
+    ones = parts(run) if task.RECORDS else []
+    names = [name for name, _ in named_sources(run)]
     marks = [sources.fingerprint(name, run.data.data_dir) for name in names]
-    parts = [names, marks, run.data.column, run.data.split, run.data.validation, run.tokenizer.kind, run.tokenizer.vocab_size]
-    parts += [[prepare.cleaning_digest(run.data, name, say, workers) for name in names]] if run.data.clean else []
-    parts += [run.task, run.records.columns] if records else []
-    folder = Path(run.data.cache).expanduser() / "tokenizers" / hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:32]
+    digested = [names, marks, run.data.column, run.data.split, run.data.validation, kind, size]
+    digested += [[prepare.cleaning_digest(run.data, name, say, workers) for name in names]] if run.data.clean else []
+    digested += [run.task, run.records.columns] if task.RECORDS else []
+    more = getattr(task, "TOKENIZER", {})  # control tokens that the task needs
+    digested += [part for part in (more, "".join(one.records.prefix for one in ones), roles if roles != TEXTS else ()) if part]
+    folder = Path(run.data.cache).expanduser() / "tokenizers" / hashlib.sha256(json.dumps(digested).encode()).hexdigest()[:32]
     if folder.is_dir():
         return load_tokenizer(folder)
-    say(f"training a {run.tokenizer.kind} tokenizer of {run.tokenizer.vocab_size:,} tokens on {', '.join(names)}")
-    texts = (text for name in names for text in prepare.training_documents(run.data, name, say, workers))
-    tokenizer = train_tokenizer(run.tokenizer.kind, read_texts(run) if records else texts, run.tokenizer.vocab_size)
+    of = f" the {roles[0]}s of" if len(roles) == 1 else ""
+    say(f"training a {kind} tokenizer of {size:,} tokens on{of} {', '.join(names)}")
+    documents = (text for name in names for text in prepare.training_documents(run.data, name, say, workers))
+    tokenizer = train_tokenizer(kind, read_texts(run, roles) if task.RECORDS else documents, size, Settings(**more))
     keep_tokenizer(tokenizer, folder)
     return tokenizer
 
@@ -186,14 +255,27 @@ def check_task(run: Run, tokenizer: Tokenizer | None = None) -> None:
 
 
 def resolve(run: Run, tokenizer: Tokenizer) -> Run:
-    """The run with what the tokenizer and the data decide: the model's vocabulary, the labels."""
-    size = run.model.vocab_size
-    if size is not None and size < tokenizer.vocab_size:
-        raise ConfigError(f"model.vocab_size={size} is smaller than the tokenizer's {tokenizer.vocab_size}: raise it, or leave it out")
-    if size is None:
-        run = dataclasses.replace(run, model=dataclasses.replace(run.model, vocab_size=tokenizer.vocab_size))
+    """The run with what the tokenizer and the data decide: the model's vocabularies and special tokens, the labels."""
+    model = _with_vocabulary(run.model, "vocab_size", tokenizer)
+    if isinstance(tokenizer, Sides):
+        if getattr(model, "share_encoder_decoder_embeddings", True):
+            one = not hasattr(model, "share_encoder_decoder_embeddings")
+            mend = "leave it out, or take a transformer or marian" if one else "set model.share_encoder_decoder_embeddings=false"
+            raise ConfigError(f"target_tokenizer makes a second vocabulary, and this {model.model_type} has one table of tokens: {mend}")
+        model = _with_vocabulary(model, "decoder_vocab_size", tokenizer.target)
+    if head_of(run.task) == "seq2seq-lm":
+        pairs, target = task_named(run.task).RECORDS, target_of(tokenizer)
+        model = with_special_ids(model, target, run.pretrained is None, make_sides(tokenizer, target, run) if pairs else None)
+    run = dataclasses.replace(run, model=model)
     check_task(run, tokenizer)
     return resolve_records(run)
+
+
+def _with_vocabulary(model: Any, key: str, tokenizer: Tokenizer) -> Any:
+    size, least = getattr(model, key), tokenizer.vocab_size
+    if size is not None and size < least:
+        raise ConfigError(f"model.{key}={size} is smaller than the tokenizer's {least}: raise it, or leave it out")
+    return dataclasses.replace(model, **{key: least}) if size is None else model
 
 
 def first_state(problem: Problem, tokenizer: Tokenizer, say: Say) -> Any:

@@ -7,7 +7,6 @@ whoever reads JSON back passes its type. Read next: `sharding.py`.
 import dataclasses
 import difflib
 import importlib.util
-import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -30,7 +29,9 @@ class Data:
     validation: float = 0.05  # share of documents or records held out by a hash of their text
     fraction: float = 1.0  # share of the training records that is used, the same of every label
     fold: tuple[int, ...] = ()  # (k, n): of n parts of the records, with the labels evenly in each, part k is held out
-    sequence_length: int = 256  # tokens a row
+    sequence_length: int = 256  # tokens a row; of an encoder-decoder those of its encoder
+    target_length: int | None = None  # tokens a row of an encoder-decoder's decoder; None: sequence_length
+    batch_tokens: int | None = None  # text to text: tokens of a batch, source and target padding counted, in place of batch_size rows
     packing: str | None = None  # text: "windows" of one stream (None), or whole "documents" side by side that do not see each other;
     # records: "packed" side by side (None), "padded" one a row, or in "buckets" of like lengths
     loader: str = "tf"  # "tf" (tf.data) or "threads" (the same batches without TensorFlow)
@@ -55,6 +56,11 @@ class Records:
     null_threshold: float | None = 0.0  # no answer where its score passes the best answer's by more than this; None: always answer
     n_best: int = 20  # spans that are kept of a question
     noise: float = 0.0  # share of a training example's tokens that are replaced by the mask or unknown token
+    prefix: str = ""  # text to text: stands before every source, as in "translate English to German: "
+    source_language: str | None = None  # its code, where the tokenizer has codes (mBART, NLLB), or as sacrebleu needs it ("en")
+    target_language: str | None = None
+    ratio: float | None = None  # text to text: the longer side of a pair has at most so many times the other's tokens; None: any
+    skip: bool = False  # pairs with an empty side or an absurd ratio are left out and counted; false: the first one stops the run
 
 
 @dataclasses.dataclass(frozen=True)
@@ -68,6 +74,29 @@ class Masking:
     swap: float = 0.5  # share of the pairs whose second text is another (next sentence), or comes first (sentence order)
     generator: float = 0.25  # replaced-token detection: width of the generator as a share of the discriminator's
     detection: float = 50.0  # weight of the discriminator's loss (Clark et al. 2020, section 3.2)
+
+
+@dataclasses.dataclass(frozen=True)
+class Denoising:
+    """The noise that encoder-decoders learn to undo: T5's spans, BART's texts."""
+
+    density: float = 0.15  # share of the tokens that are taken out (Raffel et al. 2020, section 3.1.4; BART: 0.3)
+    span: float = 3.0  # tokens of a span, on average (T5), or the mean of their Poisson distribution (Lewis et al. 2020, section 2.2)
+    prefix: bool = False  # in place of spans the end of each text is taken out, cut at a random place ("prefix LM")
+    masked: float = 0.0  # BART: share of the tokens that are masked one by one
+    random: float = 0.1  # BART: share of the masks that become any token
+    permute: float = 1.0  # BART: share of the sentences that change places
+
+
+@dataclasses.dataclass(frozen=True)
+class Risk:
+    """Minimum-risk training on candidates that the model draws (Shen et al. 2016)."""
+
+    reward: str | None = None  # "bleu", "chrf" or "rougeL", of each candidate against its reference; None: cross-entropy alone
+    candidates: int = 8  # drawn of each source; the reference is one more
+    sharpness: float = 0.005  # alpha of the paper's equation 13, on log-probabilities
+    temperature: float = 1.0  # of the draws
+    cross_entropy: float = 0.1  # weight of the cross-entropy beside the risk
 
 
 @dataclasses.dataclass(frozen=True)
@@ -108,6 +137,8 @@ class Loss:
     label_smoothing: float = 0.0
     z_loss: float = 0.0  # weight of the squared log-partition (PaLM, section 5)
     chunk: int | None = None  # tokens a row whose logits exist at once; None: all of them
+    scheduled_sampling: float = 0.0  # text to text: the share of the decoder's inputs that are its own predictions in the end
+    sampling_schedule: str = "linear"  # how that share grows over the steps: or "exponential", "sigmoid" (Bengio et al. 2015)
     r_drop: float = 0.0  # classification: weight of the divergence between two dropouts of one example (Liang et al. 2021)
 
 
@@ -145,6 +176,10 @@ class Evaluation:
     every: int = 200  # steps
     batches: int | None = None  # None: the whole validation split
     patience: int | None = None  # stop after so many evaluations without a better one
+    generate: int | None = None  # text to text: validation examples whose outputs are generated and scored; None: none
+    num_beams: int = 1  # of that
+    max_new_tokens: int | None = None  # of that; None: data.target_length
+    scores: tuple[str, ...] = ()  # of "bleu", "chrf", "ter", "rouge", "exact", "error-rate"; (): those usual for the task
     best: str = "loss"  # the validation metric that decides which checkpoint is best; of all but losses and errors more is better
 
 
@@ -173,9 +208,7 @@ class Run:
 
     model: Any = None  # the family's Config; its vocab_size None is filled in from the tokenizer
     task: str = "causal-lm"
-    pretrained: str | None = (
-        None  # a Hugging Face folder, a run, ...: what the model's body starts from; model=None takes its configuration
-    )
+    pretrained: str | None = None  # a Hugging Face folder, a run, ...: where the body starts; model=None takes its configuration
     workdir: str = "runs/default"
     steps: int = 1000  # batches, of `batch_size` rows each
     epochs: float | None = None  # times through the training data, in place of steps
@@ -188,7 +221,10 @@ class Run:
     records: Records = Records()
     masking: Masking = Masking()
     tuning: Tuning = Tuning()
+    denoising: Denoising = Denoising()
+    risk: Risk = Risk()
     tokenizer: Tokenizer = Tokenizer()
+    target_tokenizer: Tokenizer = Tokenizer(kind="same")  # of target texts; "same": the one of the sources, trained on both sides
     compute: Compute = Compute()
     loss: Loss = Loss()
     optimizer: Optimizer = Optimizer()
@@ -261,36 +297,3 @@ def _build(kind: type, values: dict[str, Any]) -> Any:
     if unknown:
         raise ConfigError(f"{kind.__module__}.{kind.__qualname__} has no {', '.join(unknown)}")
     return kind(**{k: tuples(v) for k, v in values.items() if k in names})
-
-
-FIXED = (
-    "model",
-    "task",
-    "pretrained",
-    "seed",
-    "batch_size",
-    "loss",
-    "evaluation",
-    "data",
-    "records",
-    "masking",
-    "tuning",
-    "tokenizer",
-    "optimizer",
-)
-FREE_WITHIN = {"data": {"loader", "prefetch", "cache", "test_source"}, "records": {"null_threshold", "n_best", "answer"}}
-FREE_WITHIN["evaluation"] = {"every", "batches", "patience"}
-
-
-def differences(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
-    """The keys that a resumed run may not change, as `key: old -> new` lines."""
-    rows = []
-    for group in FIXED:
-        before, after = old.get(group), new.get(group)
-        if not isinstance(before, dict) or not isinstance(after, dict):
-            before, after = {"": before}, {"": after}
-        for key in sorted(set(before) | set(after)):
-            if key in FREE_WITHIN.get(group, ()) or json.dumps(before.get(key)) == json.dumps(after.get(key)):
-                continue
-            rows.append(f"{group}{'.' + key if key else ''}: {before.get(key)!r} -> {after.get(key)!r}")
-    return rows

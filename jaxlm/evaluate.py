@@ -1,32 +1,42 @@
-"""Measure runs on held-out data: `python -m jaxlm.evaluate DIR [DIR ...] [--split validation] [options]`.
+"""Measure runs on held-out data: `python -m jaxlm.evaluate DIR [DIR ...] [--split validation] [options] [a.b=c]`.
 
 DIR is a run directory; several are an ensemble, whose probabilities are averaged. Options: --split train, validation or test;
 --data SOURCE (instead of the split's); --output predictions.jsonl; --calibrate (fit on the validation split, and keep in DIR, a
 temperature, or of unanswerable questions the null threshold); --samples K (Monte-Carlo dropout: the mean of K predictions, with their
-uncertainty); --batch-size N.
+uncertainty); --batch-size N. Questions may be read otherwise than in training: records.null_threshold=none (always answer), records.n_best,
+records.answer.
+
+Of text to text, which writes: --num-beams 5, --max-new-tokens 64; --against DIR2 or out2.jsonl (an earlier --output): a paired test.
+Printed are the scores with their intervals and how they were made; --output holds source, reference, output and score a line.
 """
 
 import argparse
+import dataclasses
 import json
 import sys
 from pathlib import Path
 
 from jaxlm.command import OptionParser, run_command
 from jaxlm.errors import ConfigError
-from jaxlm.finished import Wanted, calibrate, evaluate, reliability_lines
+from jaxlm.explain import calibration
+from jaxlm.finished import Wanted, calibrate, evaluate
+from jaxlm.outputs import Decoding
 
 
 def main(arguments: list[str]) -> None:
     """Evaluate, print the metrics and, of a classification, how far its probabilities can be trusted."""
     options = parse(arguments)
     say = lambda text: print(text, file=sys.stderr)
-    wanted = Wanted(tuple(options.directories), options.split, options.data, options.samples, options.batch_size)
+    decoding = Decoding(options.num_beams, options.max_new_tokens)
+    directories, changes = ([word for word in options.directories if ("=" in word) == is_change] for is_change in (False, True))
+    wanted = Wanted(tuple(directories), options.split, options.data, options.samples, options.batch_size)
+    wanted = dataclasses.replace(wanted, decoding=decoding, against=options.against, changes=tuple(changes))
     if options.calibrate:
-        for directory in options.directories:
+        for directory in directories:
             print(calibrate(directory, wanted, say))
     found = evaluate(wanted, say)
     print("\n".join(f"{name:<28} {value:.4f}" for name, value in found.metrics.items()))
-    print("\n".join(reliability_lines(found)))
+    print("\n".join(["", calibration.draw(found.reliability), *found.lines] if found.reliability else found.lines))
     if options.output and not found.predictions:
         raise ConfigError("--output is of labelled records: running text has no predictions; leave it out")
     if options.output:
@@ -45,7 +55,10 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     parser.add_argument("--calibrate", action="store_true")
     parser.add_argument("--samples", type=int, default=0)
     parser.add_argument("--batch-size", type=int)
-    return parser.parse_args(arguments)
+    parser.add_argument("--num-beams", type=int)
+    parser.add_argument("--max-new-tokens", type=int)
+    parser.add_argument("--against")
+    return parser.parse_intermixed_args(arguments)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,7 @@
-"""What a model makes of held-out data: a loss over documents, or the outputs, predictions and metrics of labelled examples.
+"""What a model makes of held-out data: a loss over documents or pairs, texts written for some of these, or the outputs and metrics of
+labelled examples.
 
-Read first: `feeding.py`, a task. Read next: `training/loop.py`, which asks for it, and `evaluate.py`.
+Read first: `feeding.py`, a task, `outputs.py`. Read next: `training/loop.py`, which asks for it, and `evaluate.py`.
 """
 
 from collections.abc import Callable
@@ -10,6 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxlm import outputs as texts
 from jaxlm.data import loader
 from jaxlm.data.example_batches import ExampleBatches
 from jaxlm.data.examples import Examples
@@ -25,9 +27,11 @@ def make_validation(problem: Any, stores: Stores, tokenizer: Tokenizer) -> Calla
     """params -> the task's metrics over the validation stores, every token or example of them once."""
     if not stores:
         return lambda params: {}
-    made = validation_batches(problem, stores, tokenizer)
+    if generates(problem.task):
+        return _over_pairs(problem, stores, tokenizer)
     if not problem.task.RECORDS:
-        return lambda params, measure=_measure(problem): _over_documents(problem, made, measure, params, tokenizer)
+        return token_metrics(problem, stores, tokenizer)
+    made = validation_batches(problem, stores, tokenizer)
     examples = [read_example(stores[0], i) for i in range(len(stores[0]))]
     forward = make_forward(problem)
 
@@ -40,6 +44,33 @@ def make_validation(problem: Any, stores: Stores, tokenizer: Tokenizer) -> Calla
         return {"loss": loss, **problem.task.metrics(outputs, examples, problem.run.records)}
 
     return evaluate
+
+
+def generates(task: Any) -> bool:
+    """Whether a task's outputs are texts, which are written, and not logits."""
+    return getattr(task, "GENERATES", False)
+
+
+def _over_pairs(problem: Any, stores: Stores, tokenizer: Tokenizer) -> Callable[[Any], dict[str, float]]:
+    """The loss of all targets, and, of `evaluation.generate` examples evenly spread, the scores of what is written for them."""
+    measure, numbers = token_metrics(problem, stores, tokenizer), texts.chosen(stores[0], problem.run.evaluation.generate or 0)
+    writer = texts.Writer(problem.run, problem.model, tokenizer)
+    if numbers.size:
+        texts.check_scores(problem.run)
+
+    def evaluate(params: Any) -> dict[str, float]:
+        if not numbers.size:
+            return measure(params)
+        answers, _ = texts.answer(writer, params, stores[0], numbers)
+        return measure(params) | texts.corpus(texts.scores_of(answers, problem.run))
+
+    return evaluate
+
+
+def token_metrics(problem: Any, stores: Stores, tokenizer: Tokenizer) -> Callable[[Any], dict[str, float]]:
+    """params -> the metrics of a task that counts in tokens, over all of the stores."""
+    made, measure = validation_batches(problem, stores, tokenizer), _measure(problem)
+    return lambda params: _over_documents(problem, made, measure, params, tokenizer)
 
 
 def _measure(problem: Any) -> Callable[[Any, Any], tuple[jax.Array, jax.Array, dict[str, jax.Array]]]:
@@ -60,7 +91,7 @@ def _over_documents(problem: Any, made: list[Any], measure: Callable, params: An
             _hold_back(sums)
     add = lambda values: float(np.sum([float(value) for value in values], dtype=np.float64))
     counted = {name: add(row[2][name] for row in sums) for name in (sums[0][2] if sums else ())}
-    if complete:
+    if complete and not problem.task.RECORDS:
         counted["bytes"] = sum(store.bytes for one in made for store in one.stores)
     return problem.task.metrics(add(row[0] for row in sums), add(row[1] for row in sums), counted)
 

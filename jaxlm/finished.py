@@ -14,22 +14,25 @@ import jax
 import numpy as np
 
 from jaxlm import feeding, labelled
+from jaxlm import outputs as texts
 from jaxlm.atomic import write_atomically
 from jaxlm.config import Run
-from jaxlm.data import example_batches
 from jaxlm.data.example_batches import ExampleBatches
 from jaxlm.data.examples import Examples, in_memory
 from jaxlm.errors import ConfigError, DataError
-from jaxlm.evaluation import Outputs, collect, make_forward, make_validation, read_example
+from jaxlm.evaluation import Outputs, collect, generates, make_forward, make_validation, read_example, token_metrics
 from jaxlm.explain import calibration
+from jaxlm.overrides import override_some
 from jaxlm.pretrained import load
 from jaxlm.runs import read_run
 from jaxlm.tasks import task_named
-from jaxlm.text.tokenizer import Tokenizer, load_tokenizer
+from jaxlm.text.sides import load_sides
+from jaxlm.text.tokenizer import Tokenizer
 from jaxlm.uncertainty import all_decisions, pooled, with_uncertainty
 
 Say = Callable[[str], None]
 CALIBRATION = "calibration.json"  # in a run directory
+CHANGEABLE = ("records.null_threshold", "records.n_best", "records.answer")  # how outputs are read
 
 
 @dataclasses.dataclass(frozen=True)
@@ -42,6 +45,9 @@ class Wanted:
     samples: int = 0  # predictions under dropout; 0: one without
     batch_size: int | None = None
     calibrated: bool = True  # by the temperature that is kept in the run
+    decoding: texts.Decoding = texts.Decoding()  # text to text
+    against: str | None = None  # text to text: another run, or its outputs, to be compared with
+    changes: tuple[str, ...] = ()  # "a.b=c", of the keys in CHANGEABLE
 
 
 @dataclasses.dataclass(frozen=True)
@@ -53,6 +59,7 @@ class Found:
     reliability: calibration.Reliability | None = None
     outputs: Outputs = dataclasses.field(default_factory=list)
     rows: list[dict[str, Any]] = dataclasses.field(default_factory=list)  # the examples of the outputs
+    lines: tuple[str, ...] = ()  # what else is said of texts
 
 
 @dataclasses.dataclass(frozen=True)
@@ -76,20 +83,21 @@ class Member:
         return self.task.loss(self.model, params, batch, key, self.run.loss)
 
 
-def open_member(directory: str, batch_size: int | None = None) -> Member:
-    """A run with its best parameters. Raises DataError where there is none."""
+def open_member(directory: str, batch_size: int | None = None, changes: tuple[str, ...] = ()) -> Member:
+    """A run with its best parameters, its outputs read as it says, or as `changes` do. Raises DataError where there is none."""
     run, folder = read_run(directory)
     model, params = load(directory)
     step = int(folder.name)
     threshold = read_calibration(directory, step).get("null_threshold", run.records.null_threshold)
     records = dataclasses.replace(run.records, null_threshold=threshold)
     run = dataclasses.replace(run, accumulate=1, batch_size=batch_size or run.batch_size, records=records)
-    return Member(directory, run, model, params, load_tokenizer(directory), step)
+    run = override_some(run, changes, CHANGEABLE)
+    return Member(directory, run, model, params, load_sides(directory), step)
 
 
 def open_members(wanted: Wanted) -> list[Member]:
     """All runs, which must be of one task, one set of labels and one tokenizer, and must have held out the same records."""
-    members = [open_member(directory, wanted.batch_size) for directory in wanted.directories]
+    members = [open_member(directory, wanted.batch_size, wanted.changes) for directory in wanted.directories]
     marks = [_marks(member, wanted) for member in members]
     for member, mark in zip(members, marks, strict=True):
         for what in mark:
@@ -114,8 +122,11 @@ def evaluate(wanted: Wanted, say: Say) -> Found:
     first = members[0]
     if wanted.split not in labelled.SPLITS:
         raise ConfigError(f"--split {wanted.split}: the splits are {', '.join(labelled.SPLITS)}")
+    check_wanted(members, wanted)
     if not first.task.RECORDS:
-        return Found(_of_documents(members, wanted, say), [])
+        return Found(_of_documents(first, wanted, say), [])
+    if generates(first.task):
+        return _of_texts(first, wanted, say)
     examples = split_examples(first, wanted, say)
     rows = [read_example(examples, i) for i in range(len(examples))]
     samples, losses = predict_examples(members, examples, wanted, say)
@@ -129,15 +140,51 @@ def evaluate(wanted: Wanted, say: Say) -> Found:
     return _with_trust(Found(metrics, predictions, None, outputs, rows), samples, first)
 
 
+def check_wanted(members: list[Member], wanted: Wanted) -> None:
+    """Refuse options that a task has no use for."""
+    task, name = members[0].task, members[0].run.task
+    if not generates(task) and (wanted.against or wanted.decoding != texts.Decoding()):
+        raise ConfigError(f"--num-beams, --max-new-tokens and --against are of texts that are written; task={name} writes none")
+    if (generates(task) or not task.RECORDS) and (len(members) > 1 or wanted.samples):
+        what = "writes texts; --against DIR2 compares two runs" if task.RECORDS else "is measured by its loss"
+        raise ConfigError(f"task={name} {what}: give one run, and no --samples")
+
+
+def _of_texts(member: Member, wanted: Wanted, say: Say) -> Found:
+    """Loss and scores of all examples with a target, and what is written for them."""
+    texts.check_scores(member.run)
+    answers, metrics, written = _answer(member, wanted, say)
+    found = texts.scores_of(answers, member.run)
+    lines = [texts.speed_line(written), *texts.told(found)]
+    if wanted.against:
+        lines += texts.compared((answers, found), _others(wanted, say), member.run, wanted.against)
+    return Found(metrics | texts.corpus(found), texts.rows_of(answers, found), lines=tuple(lines))
+
+
+def _answer(member: Member, wanted: Wanted, say: Say) -> tuple[texts.Answers, dict[str, float], texts.Written]:
+    examples = split_examples(member, wanted, say)
+    answers, written = texts.answer(member, member.params, examples, texts.chosen(examples), wanted.decoding)
+    return answers, token_metrics(member, [examples], member.tokenizer)(member.params), written
+
+
+def _others(wanted: Wanted, say: Say) -> texts.Answers:
+    """The outputs of --against: read, or written by its run."""
+    if Path(wanted.against).is_file():
+        return texts.read_answers(Path(wanted.against))
+    other = open_member(wanted.against, wanted.batch_size)
+    if not generates(other.task):
+        raise ConfigError(f"--against {wanted.against}: its task={other.run.task} writes no texts")
+    return _answer(other, wanted, say)[0]
+
+
 def split_examples(member: Member, wanted: Wanted, say: Say) -> Examples:
-    """The examples of a split of a run's data, or of another source."""
-    run = member.run
+    """The examples of a split of a run's data, of a mixture those of its first source, or of another source."""
+    run = labelled.parts(member.run)[0]
     if wanted.data:
         run = dataclasses.replace(run, data=dataclasses.replace(run.data, test_source=wanted.data))
-        return labelled.make_examples(run, member.tokenizer, say, "test")[0]
-    if wanted.split == "test":
-        if run.data.test_source is None:
-            raise ConfigError(f"{member.directory} names no test data (data.test_source): give it, --data SOURCE")
+    elif wanted.split == "test" and run.data.test_source is None:
+        raise ConfigError(f"{member.directory} names no test data (data.test_source): give it, --data SOURCE")
+    if wanted.data or wanted.split == "test":
         return labelled.make_examples(run, member.tokenizer, say, "test")[0]
     train, held = labelled.make_examples(run, member.tokenizer, say)
     if wanted.split == "validation" and held is None:
@@ -151,8 +198,7 @@ def predict_examples(
     """The outputs of every member, or of every dropout of every member, by its kept temperature, and their losses before that."""
     samples, losses = [], []
     for member in members:
-        packing = member.run.data.packing or example_batches.PACKED
-        plan = example_batches.plan(examples, packing, member.run.data.sequence_length, None)
+        plan = feeding.plan_rows(member.run, examples, None)
         made = ExampleBatches(examples, plan, member.run.batch_size, None)
         forward = make_forward(member, wanted.samples > 0)
         temperature = read_calibration(member.directory, member.step).get("temperature", 1.0) if wanted.calibrated else 1.0
@@ -189,10 +235,8 @@ def _with_trust(found: Found, samples: list[Outputs], member: Member) -> Found:
 def calibrate(directory: str, wanted: Wanted, say: Say) -> str:
     """Fit a run's temperature, or of questions that may have no answer its null threshold, on its validation records, and keep it."""
     member = open_member(directory, wanted.batch_size)
-    if not member.task.RECORDS:
-        raise ConfigError(
-            f"--calibrate is of labelled records; {directory} (task={member.run.task}) learns from running text: leave it out"
-        )
+    if generates(member.task) or not member.task.RECORDS:
+        raise ConfigError(f"--calibrate is of labelled records; {directory} (task={member.run.task}) predicts no labels: leave it out")
     wanted = dataclasses.replace(wanted, split="validation", data=None, samples=0, calibrated=False)
     examples = split_examples(member, wanted, say)
     rows = [read_example(examples, i) for i in range(len(examples))]
@@ -214,9 +258,8 @@ def _temperature(outputs: Outputs, rows: list[dict[str, Any]], member: Member) -
     logits, labels = decisions[0][0][decisions[1] >= 0], decisions[1][decisions[1] >= 0]
     found = calibration.fit_temperature(logits, labels)
     error = lambda t: calibration.expected_calibration_error(calibration.to_probabilities(logits, t), labels)
-    return {
-        "temperature": found
-    }, f"temperature {found:.3f}, calibration error on the validation records {error(1.0):.4f} -> {error(found):.4f}"
+    line = f"temperature {found:.3f}, calibration error on the validation records {error(1.0):.4f} -> {error(found):.4f}"
+    return {"temperature": found}, line
 
 
 def read_calibration(directory: str, step: int) -> dict[str, float]:
@@ -226,16 +269,8 @@ def read_calibration(directory: str, step: int) -> dict[str, float]:
     return kept if kept.get("step") == step else {}
 
 
-def reliability_lines(found: Found) -> list[str]:
-    """The bins of confidence, drawn."""
-    return ["", *calibration.draw(found.reliability).splitlines()] if found.reliability else []
-
-
-def _of_documents(members: list[Member], wanted: Wanted, say: Say) -> dict[str, float]:
+def _of_documents(member: Member, wanted: Wanted, say: Say) -> dict[str, float]:
     """The loss over running text, of one run."""
-    member = members[0]
-    if len(members) > 1 or wanted.samples:
-        raise ConfigError(f"task={member.run.task} is measured by its loss: give one run, and no --samples")
     source = wanted.data or (member.run.data.test_source if wanted.split == "test" else None)
     if wanted.split == "test" and source is None:
         raise ConfigError(f"{member.directory} names no test data (data.test_source): give it, --data SOURCE")
@@ -252,6 +287,9 @@ def predict_records(members: list[Member], records: Iterable[tuple[str, dict[str
     examples = in_memory(list(labelled.make_features(((n, *pair) for n, pair in enumerate(records)), first.run, first.tokenizer)))
     if examples.cut:
         say(f"{examples.cut_records} records were cut to {first.run.data.sequence_length} tokens and lost {examples.cut}")
+    if generates(first.task):
+        sources = [examples.column("tokens", i) for i in range(len(examples))]
+        return [{"output": text} for text in texts.write(first, first.params, sources, wanted.decoding).texts]
     rows = [read_example(examples, i) for i in range(len(examples))]
     samples, _ = predict_examples(members, examples, wanted)
     predictions = first.task.predictions(pooled(samples, rows, first.task, first.run.records), rows, first.run.records)

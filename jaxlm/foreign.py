@@ -112,7 +112,8 @@ def _untied(source: Checkpoint, names: Names, settings: Any) -> Any:
     for copy in sorted(unlike):
         if copy not in known or (tied and not copy.endswith(".weight")):
             raise DataError(f"{copy} should repeat {names.tied[copy]} and differs: the file is damaged, get it again")
-    return dataclasses.replace(settings, tie_word_embeddings=False) if unlike and tied else settings
+    own_output = tied and unlike & {row.theirs for row in names.heads}  # what differs in the body is a second vocabulary's table
+    return dataclasses.replace(settings, tie_word_embeddings=False) if own_output else settings
 
 
 def _task(source: Checkpoint, names: Names) -> str:

@@ -4,8 +4,10 @@ Read first: `data/records.py`, `data/selection.py`, a task over records such as 
 `data/example_batches.py`.
 """
 
+import collections
 import contextlib
 import dataclasses
+import json
 import re
 import shutil
 from collections.abc import Callable, Iterable, Iterator
@@ -20,22 +22,51 @@ from jaxlm.data import selection, sources
 from jaxlm.data.examples import FORMAT, Examples, open_examples, write_examples
 from jaxlm.data.records import class_order, named_columns, read_records
 from jaxlm.data.shards import digest_of
+from jaxlm.data.store import MANIFEST
 from jaxlm.errors import ConfigError, DataError
 from jaxlm.tasks import task_named
+from jaxlm.tasks.pair_sides import Unfit, target_length
+from jaxlm.text.sides import target_of
 from jaxlm.text.tokenizer import Tokenizer
 
 Say = Callable[[str], None]
 Numbered = Iterator[tuple[str, dict[str, Any]]]  # (where, record)
 SPLITS = ("train", "validation", "test")
-TEXTS = ("text", "pair", "question", "context")  # roles that hold text
+TEXTS = ("text", "pair", "question", "context", "source", "target")  # roles that hold text
 MODEL_KINDS = {"one": "single_label_classification", "several": "multi_label_classification", "regression": "regression"}
+
+
+def entries(run: Run) -> list[tuple[str, float, str | None]]:
+    """The run's sources: each with its weight in a mixture, and the prefix that it names. Raises ConfigError for what is neither."""
+    source = run.data.source
+    if isinstance(source, str):
+        return [(source, 1.0, None)]
+    given = [(*entry, None)[:3] if isinstance(entry, tuple) and len(entry) in (2, 3) else () for entry in source or ((),)]
+    if not all(given):
+        raise ConfigError(
+            f"data.source={source!r} is neither a name nor a mixture ((source, weight), ...), of pairs (source, weight, prefix)"
+        )
+    return [(name, float(weight), prefix) for name, weight, prefix in given]
+
+
+def parts(run: Run) -> list[Run]:
+    """The run, or of a mixture of pairs one for each source, with the prefix that it names; validation records are the first one's."""
+    if isinstance(run.data.source, str) or not hasattr(task_named(run.task), "make_sides"):
+        source_of(run, "train")
+        return [run]
+    found = []
+    for name, _, prefix in entries(run):
+        once = {"validation_source": None, "validation": 0.0} if found and run.data.validation_source else {}
+        records = run.records if prefix is None else dataclasses.replace(run.records, prefix=prefix)
+        found.append(dataclasses.replace(run, data=dataclasses.replace(run.data, source=name, **once), records=records))
+    return found
 
 
 def source_of(run: Run, split: str) -> str:
     """The source of a split. Raises ConfigError for a mixture."""
     source = {"train": run.data.source, "validation": run.data.validation_source, "test": run.data.test_source}[split]
     if not isinstance(source, str):
-        raise ConfigError(f"data.source={source!r}: task={run.task} learns from one source of records, not from a mixture")
+        raise ConfigError(f"data.source={source!r}: task={run.task} takes one source of records here, not a mixture")
     return source
 
 
@@ -48,13 +79,15 @@ def read_split(run: Run, split: str) -> Numbered:
     return read_records(source, run.task, run.data, run.records, task.ROLES, wanted)
 
 
-def read_texts(run: Run) -> Iterator[str]:
-    """The texts of the records that are trained on, for a tokenizer to learn from."""
-    texts = getattr(task_named(run.task), "texts", lambda record: [record[role] for role in TEXTS if isinstance(record.get(role), str)])
-    for side, (where, record) in zip(_sides(run), read_split(run, "train"), strict=True):
-        with _at(where):
-            found = texts(record) if side == selection.TRAIN else []
-        yield from found
+def read_texts(run: Run, roles: tuple[str, ...] = TEXTS) -> Iterator[str]:
+    """The texts of the records that are trained on, of some roles, for a tokenizer to learn from."""
+    texts = getattr(task_named(run.task), "texts", lambda record: [record[role] for role in roles if isinstance(record.get(role), str)])
+    for part in parts(run):
+        yield from [part.records.prefix] if "source" in roles else []
+        for side, (where, record) in zip(_sides(part), read_split(part, "train"), strict=True):
+            with _at(where):
+                found = texts(record) if side == selection.TRAIN else []
+            yield from found
 
 
 def find_labels(run: Run) -> tuple[str, ...]:
@@ -109,19 +142,28 @@ def make_examples(run: Run, tokenizer: Tokenizer, say: Say, split: str = "train"
         validation, _ = make_examples(run, tokenizer, say, "validation")
     else:
         validation = open_examples(held) if held.is_dir() else None
-    say(describe(train, split, run.data.sequence_length))
+    say(describe(train, split, run))
     if divided and held.is_dir():
-        say(describe(validation, "validation", run.data.sequence_length))
+        say(describe(validation, "validation", run))
     return train, validation
 
 
-def describe(examples: Examples, split: str, length: int) -> str:
-    """How many examples there are, and what truncation took."""
-    records = len(np.unique(examples.records))
+def describe(examples: Examples, split: str, run: Run) -> str:
+    """How many examples there are, what truncation took, and which pairs were left out."""
+    records, pairs = len(np.unique(examples.records)), examples.target_lengths is not None
     line = f"{split}: {records:,} records, {len(examples):,} examples of {examples.tokens:,} tokens"
+    line += f" and {examples.target_lengths.sum():,} target tokens" if pairs else ""
     if examples.cut:
-        line += f"; {examples.cut_records:,} records were cut to {length} tokens and lost {examples.cut:,} (data.sequence_length)"
-    return line
+        length, keys = run.data.sequence_length, "data.sequence_length"
+        size, keys = (f"{length} and {target_length(run)}", f"{keys}, data.target_length") if pairs else (length, keys)
+        line += f"; {examples.cut_records:,} records were cut to {size} tokens and lost {examples.cut:,} ({keys})"
+    left = json.loads((examples.directory / MANIFEST).read_text(encoding="utf-8")).get("left_out", {})
+    return line + (f"; left out: {_listed(left['pairs'])} (first: {left['first']})" if left else "")
+
+
+def _listed(kinds: dict[str, int]) -> str:
+    """{"with an empty side": 1} -> "1 pair with an empty side"."""
+    return ", ".join(f"{count:,} pair{'s' * (count > 1)} {kind}" for kind, count in kinds.items())
 
 
 def _key(run: Run, tokenizer: Tokenizer, split: str) -> str:
@@ -130,7 +172,7 @@ def _key(run: Run, tokenizer: Tokenizer, split: str) -> str:
     divided = [data.validation, data.fraction, data.fold, data.validation_source is None] if split == "train" else []
     options = dataclasses.replace(run.records, noise=0.0, null_threshold=0.0, n_best=0)  # of no meaning to the examples
     marks = [sources.fingerprint(source, data.data_dir), data.split]
-    task = [run.task, dataclasses.asdict(options), data.sequence_length, tokenizer.digest]
+    task = [run.task, dataclasses.asdict(options), data.sequence_length, data.target_length, tokenizer.digest]
     return digest_of("examples", FORMAT, split, source, *marks, *divided, *task)
 
 
@@ -152,24 +194,40 @@ def _build(folder: Path, run: Run, tokenizer: Tokenizer, sides: np.ndarray | Non
     for name, side in wanted.items():
         if side is None or (sides == side).any() or name == "train":
             mine = lambda number, side=side: side is None or sides[number] == side
-            made = make_features(
-                ((n, *pair) for n, pair in enumerate(read_split(run, split)) if mine(n)), run, tokenizer, sides is not None
-            )
-            write_examples(partial / name, made, {"task": run.task, "tokenizer": tokenizer.digest})
+            about = {"task": run.task, "tokenizer": tokenizer.digest}
+            numbered = ((n, *pair) for n, pair in enumerate(read_split(run, split)) if mine(n))
+            write_examples(partial / name, make_features(numbered, run, tokenizer, sides is not None, about), about)
     partial.rename(folder)
 
 
 def make_features(
-    records: Iterable[tuple[int, str, dict]], run: Run, tokenizer: Tokenizer, labelled: bool = False
+    records: Iterable[tuple[int, str, dict]], run: Run, tokenizer: Tokenizer, labelled: bool = False, notes: dict | None = None
 ) -> Iterator[tuple[int, dict[str, Any]]]:
-    """(number, example) of every (number, where, record); with `labelled` a record without a label is refused."""
-    task = task_named(run.task)
+    """(number, example) of every (number, where, record).
+
+    Args:
+      labelled: a record without a label is refused.
+      notes: under `records.skip` the pairs that are unfit are left out, and counted here; None: they are refused.
+    """
+    task, spelled = task_named(run.task), _spelled(run, tokenizer)
     for number, where, record in records:
         with _at(where):
             if labelled and not getattr(task, "is_labelled", lambda record: True)(record):
                 raise DataError("the record has no label: give it one, or leave it out")
-            made = task.features(record, tokenizer, run.records, run.data.sequence_length)
+            try:
+                made = task.features(record, spelled, run.records, run.data.sequence_length)
+            except Unfit as unfit:
+                if notes is None or not run.records.skip:
+                    raise
+                left, made = notes.setdefault("left_out", {"pairs": collections.Counter(), "first": where}), []
+                left["pairs"][unfit.kind] += 1
         yield from ((number, example) for example in made)
+
+
+def _spelled(run: Run, tokenizer: Tokenizer) -> Any:
+    """What a task spells texts by: the tokenizer, or of pairs both sides of it."""
+    make_sides = getattr(task_named(run.task), "make_sides", None)
+    return tokenizer if make_sides is None else make_sides(tokenizer, target_of(tokenizer), run)
 
 
 @contextlib.contextmanager

@@ -27,6 +27,13 @@ def override(config: Any, assignments: list[str]) -> Any:
     return config
 
 
+def override_some(config: Any, assignments: Iterable[str], keys: tuple[str, ...]) -> Any:
+    """The same, of these keys alone."""
+    for text in assignments:
+        choose("what may be changed here", text.partition("=")[0].strip(), keys)
+    return override(config, list(assignments))
+
+
 # Keys of every model that are none of Hugging Face's: they stand in the `extra` of its Config.
 OURS = {"embedding_init": str | None}  # a file of word vectors
 

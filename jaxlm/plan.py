@@ -9,6 +9,7 @@ import dataclasses
 from jaxlm import assembly, config, default, pretrained, sharding
 from jaxlm.command import run_command
 from jaxlm.planning.banner import memory_lines, model_lines, plan_memory, token_flops
+from jaxlm.planning.blank import batch_rows, row_tokens
 from jaxlm.planning.flops import FORMULA
 
 
@@ -20,7 +21,7 @@ def main(arguments: list[str]) -> None:
     problem = assembly.make_problem(run, sharding.make_mesh(run.mesh))
     print("\n".join([*model_lines(problem), *memory_lines(plan_memory(problem))]))
     flops = token_flops(problem)
-    step = flops * run.batch_size * run.data.sequence_length
+    step = flops * batch_rows(run, problem.mesh) * sum(row_tokens(run))
     print(f"FLOPs: {flops / 1e6:,.1f} M a token ({FORMULA}); {step / 1e12:,.3g} TFLOP a step, {step * run.steps / 1e15:,.3g} PFLOP a run")
 
 

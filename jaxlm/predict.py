@@ -2,7 +2,8 @@
 
 DIR is a run directory; several are an ensemble. A line is a text (classification; a pair with a tab between), a sentence (tagging),
 question and context or text and choices with tabs between, an object of JSON with the records' columns, or, for a masked language
-model, a text with its mask token. Options: --samples K (Monte-Carlo dropout), --top 5 (masked words), --batch-size N.
+model, a text with its mask token; of text to text the source. Options: --samples K (Monte-Carlo dropout), --top 5 (masked words),
+--num-beams 5 and --max-new-tokens 64 (text to text), --batch-size N.
 """
 
 import argparse
@@ -15,8 +16,9 @@ from typing import Any
 from jaxlm.command import OptionParser, run_command
 from jaxlm.data.record_lines import line_record
 from jaxlm.errors import ConfigError, DataError
-from jaxlm.finished import Member, Wanted, open_members, predict_records
+from jaxlm.finished import Member, Wanted, check_wanted, open_members, predict_records
 from jaxlm.inference.fill import fill_mask
+from jaxlm.outputs import Decoding
 
 AHEAD = 256  # lines that are read before the first is predicted
 
@@ -24,10 +26,13 @@ AHEAD = 256  # lines that are read before the first is predicted
 def main(arguments: list[str]) -> None:
     """Load, then print a prediction for each line, in order."""
     options = parse(arguments)
-    wanted = Wanted(tuple(options.directories), samples=options.samples, batch_size=options.batch_size)
+    decoding = Decoding(options.num_beams, options.max_new_tokens)
+    wanted = Wanted(tuple(options.directories), samples=options.samples, batch_size=options.batch_size, decoding=decoding)
     members = open_members(wanted)
     if members[0].run.task == "masked-lm" and (len(members) > 1 or options.samples):
         raise ConfigError("masked words are predicted by one run without --samples: leave the others out")
+    if members[0].task.RECORDS or decoding != Decoding():
+        check_wanted(members, wanted)
     lines = (line.rstrip("\n") for line in _stdin())
     for row in _masked(members[0], lines, options.top) if members[0].run.task == "masked-lm" else _records(members, lines, wanted):
         print(json.dumps(row, ensure_ascii=False))
@@ -65,6 +70,8 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     parser.add_argument("--samples", type=int, default=0)
     parser.add_argument("--top", type=int, default=5)
     parser.add_argument("--batch-size", type=int)
+    parser.add_argument("--num-beams", type=int)
+    parser.add_argument("--max-new-tokens", type=int)
     return parser.parse_args(arguments)
 
 

@@ -24,6 +24,7 @@ from jaxlm.models import configuration, family, family_named, has_decoder, init_
 from jaxlm.models.electra_pair import ElectraPair
 from jaxlm.models.names import entries
 from jaxlm.runs import abstract_params, init_rows, is_run, kept, load_run, read_run, stored_shapes
+from jaxlm.text.sides import copy_target
 from jaxlm.text.tokenizer import load_tokenizer, save_tokenizer
 from jaxlm.training import checkpoint, manifest
 from jaxlm.training.resume import DIGESTS
@@ -82,9 +83,7 @@ def load_body(path: str | Path, model: Any, key: jax.Array, say: Callable[[str],
     Returns the parameters in float32, each where the current mesh wants it, and the paths of the fresh ones: heads, or heads
     for another number of labels, and BERT's pooler where it is missing.
 
-    Raises:
-      ConfigError: ELECTRA's pair begins afresh.
-      DataError: a part of the body is missing or has another shape.
+    Raises ConfigError for ELECTRA's pair, which begins afresh; DataError where a part of the body is missing or has another shape.
     """
     path, plain = hub.find(path), _unrolled(model)
     abstract = paths(abstract_params(plain))
@@ -256,8 +255,7 @@ class Conversion:
 def convert(source: str | Path, target: str | Path) -> Conversion:
     """A Hugging Face folder of a run, an old Flax folder or a GGUF file; a run directory of a Hugging Face folder.
 
-    Raises:
-      DataError: the target is there and not empty, or the source cannot be loaded.
+    Raises DataError where the target is there and not empty, or the source cannot be loaded.
     """
     source, target = hub.find(source), Path(target).expanduser()
     if target.exists() and (not target.is_dir() or any(target.iterdir())):
@@ -273,6 +271,7 @@ def convert(source: str | Path, target: str | Path) -> Conversion:
         _write_run(target, model, params, source)
     else:
         save(target, model, params, tokenizer)
+        copy_target(source, target)
     return Conversion(kind, matched, float(np.abs(_probe(model, params) - _probe(*load(target, model.task))).max()))
 
 

@@ -75,7 +75,8 @@ def _over_folds(run: Run, found: dict[str, Found]) -> dict[str, dict[str, float]
     over = lambda measure: {name: measure([one.metrics[name] for one in found.values()]) for name in names}
     outputs = [output for one in found.values() for output in one.outputs]
     labels = labels_of(Path(run.workdir, "fold-0"))
-    together = task_named(run.task).metrics(outputs, [row for one in found.values() for row in one.rows], labels)
+    task, examples = task_named(run.task), [row for one in found.values() for row in one.rows]
+    together = {} if getattr(task, "GENERATES", False) else task.metrics(outputs, examples, labels)
     return {"mean": over(statistics.fmean), "deviation": over(statistics.stdev), "out of fold": together}
 
 

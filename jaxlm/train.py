@@ -25,7 +25,7 @@ from jaxlm.training.loop import Parts, fit, worn_out
 from jaxlm.training.report import Report
 from jaxlm.training.resume import check_same_data, check_same_run, keep_files, restore_state
 from jaxlm.training.signals import stop_requests, terminable
-from jaxlm.training.step import best_params, make_step
+from jaxlm.training.step import best_params
 
 
 def main(arguments: list[str]) -> None:
@@ -60,7 +60,7 @@ def train(run: Run, mesh: jax.sharding.Mesh | None, say: assembly.Say) -> list[s
     newest = checkpoint.latest(run.workdir, say, owner)
     check_same_run(run, tokenizer, newest)
     stores, held = feeding.make_stores(run, tokenizer, say)
-    run = feeding.with_steps(run, stores, tokenizer)
+    run = feeding.with_steps(run, stores, tokenizer, mesh)
     check_same_data(run, feeding.data_digest(stores), newest)
     problem = assembly.make_problem(run, mesh)
     with sharding.use(mesh):
@@ -83,7 +83,7 @@ def _fit(problem, state, stores, held, tokenizer, report):
     files = keep_files(run, tokenizer, feeding.data_digest(stores), report.owner)
     with contextlib.closing(checkpoint.Writer(run.workdir, run.checkpoint.keep, files)) as writer, stop_requests() as stop:
         parts = Parts(
-            step=make_step(problem.loss, problem.rule, problem.schedule, run.optimizer, run.seed, run.accumulate),
+            step=assembly.training_step(problem, tokenizer),
             batches=batches,
             evaluate=lambda state: evaluate(best_params(state)),
             save=writer.save,

@@ -1,14 +1,15 @@
-"""The benchmark's own machinery: two processes in turn, failures that are told."""
+"""The benchmark's own machinery: two processes in turn, failures that are told; and a peer that learns exactly what we learn."""
 
+import dataclasses
 import time
 
 import numpy as np
 import pytest
 
 from jaxlm import bench
-from jaxlm.benchmarks import decode
+from jaxlm.benchmarks import decode, translate
 from jaxlm.benchmarks.pairs import alternate, quiet, spread
-from jaxlm.errors import ConfigError
+from jaxlm.errors import ConfigError, DataError
 from jaxlm.models import gpt2
 
 
@@ -43,6 +44,40 @@ def test_wrong_options_are_told():
         bench.main(["train", "--size", "gpt2-mediun"])
     with pytest.raises(ConfigError, match="--help"):
         bench.main(["train", "--batch", "two"])
+
+
+def parallel(folder, lines=20, targets=20):
+    """Two aligned files: line i has i + 1 words on the left, two on the right."""
+    (folder / "a.txt").write_text("".join(" ".join(["word"] * (i + 1)) + "\n" for i in range(lines)))
+    (folder / "b.txt").write_text("".join(f"wort {i}\n" for i in range(targets)))
+    return str(folder / "a.txt"), str(folder / "b.txt")
+
+
+def test_translate_pads_pairs_and_goes_round(tmp_path):
+    shape = translate.Shape(4, 8, files=parallel(tmp_path))
+    made = [batch for batch, _ in zip(translate.batches(shape), range(10), strict=False)]
+    lengths = lambda part: sorted(int(n) for batch in part for n in batch["segments"].sum(1))
+    assert lengths(made[:5]) == lengths(made[5:]) == sorted(min(i + 2, 8) for i in range(20))  # every pair once in five batches
+    for batch in made:
+        assert batch["tokens"].shape == batch["targets"].shape == (4, 8) and (batch["tokens"][batch["segments"] == 0] == 0).all()
+        assert (batch["weights"] == batch["target_segments"]).all() and (np.diff(batch["segments"]) <= 0).all()
+    for files, kind, words in (
+        ((shape.files[0],), ConfigError, "two files"),
+        (parallel(tmp_path, targets=19), DataError, "20 and 19 lines"),
+    ):
+        with pytest.raises(kind, match=words):
+            next(translate.batches(translate.Shape(4, 8, files=files)))
+
+
+def test_translate_trains_torch_to_the_same_losses(tmp_path, monkeypatch, capsys):
+    """Weights, loss, gradient, clipping, AdamW and schedule are the same on both sides."""
+    small = {"d_model": 16} | {f"{side}_{key}": 1 for side in ("encoder", "decoder") for key in ("layers", "attention_heads")}
+    whole = translate.sizes(translate.Shape())
+    monkeypatch.setattr(translate, "sizes", lambda shape: whole | small | {"encoder_ffn_dim": 16, "decoder_ffn_dim": 16})
+    monkeypatch.setattr(translate, "RULE", dataclasses.replace(translate.RULE, learning_rate=0.02, warmup=2))
+    found = translate.curve(translate.Shape(4, 8, files=parallel(tmp_path)), 6)
+    assert "largest difference" in capsys.readouterr().out and found["jaxlm"][-1] < found["jaxlm"][0] - 0.5
+    np.testing.assert_allclose(found["jaxlm"], found["torch"], rtol=1e-4)
 
 
 def test_decoding_and_its_peer_make_as_many_tokens(monkeypatch):

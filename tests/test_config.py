@@ -6,10 +6,11 @@ import json
 import pytest
 
 from jaxlm import default
-from jaxlm.config import Run, differences, from_dict, load_file, to_dict
+from jaxlm.config import Run, from_dict, load_file, to_dict
 from jaxlm.errors import ConfigError
 from jaxlm.models import gpt2
 from jaxlm.overrides import choose, override
+from jaxlm.training.resume import differences
 
 RUN = default.config
 
@@ -117,6 +118,14 @@ def test_what_it_may():
     texts = ["steps=9", "logging.every=3", "mesh.fsdp=2", "compute.layout=stacked", "data.loader=threads", "data.cache=x", "workdir=y"]
     mixture = override(RUN, ["data.source=[['a', 1.0]]"])
     assert differences(json.loads(json.dumps(to_dict(mixture))), to_dict(override(mixture, texts))) == []
+
+
+def test_a_key_younger_than_the_run_had_its_default():
+    old = json.loads(json.dumps(to_dict(RUN)))
+    del old["denoising"], old["data"]["batch_tokens"]
+    assert differences(old, to_dict(RUN)) == []
+    changed = to_dict(override(RUN, ["data.batch_tokens=64", "denoising.span=2.0"]))
+    assert differences(old, changed) == ["data.batch_tokens: None -> 64", "denoising.span: 3.0 -> 2.0"]
 
 
 def test_a_config_file(tmp_path):

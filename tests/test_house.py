@@ -16,8 +16,8 @@ FILES = sorted(ROOT.rglob("*.py"))
 LEAVES = {"atomic", "config", "overrides", "sharding", "errors", "frozen"}
 BELOW = {*LEAVES, "ops", "layers", "models", "text", "data", "tasks", "training", "inference", "weights", "assembly", "pretrained"}
 BELOW |= {"runs", "foreign"}  # the two kinds of checkpoints that pretrained joins
-BELOW |= {"labelled", "feeding", "evaluation", "finished", "studies", "uncertainty"}  # from sources to batches to metrics
-TOP = {"assembly", "pretrained", "evaluation", "feeding", "labelled", "finished", "studies", "uncertainty"}
+BELOW |= {"labelled", "feeding", "outputs", "evaluation", "finished", "studies", "uncertainty"}  # from sources to batches to metrics
+TOP = {"assembly", "pretrained", "evaluation", "outputs", "feeding", "labelled", "finished", "studies", "uncertainty"}
 # A room (or a file beside the rooms) -> what it may import of jaxlm, besides itself.
 MAY = {
     "errors": set(),
@@ -39,8 +39,10 @@ MAY = {
     "serving": {*LEAVES, "inference"},
     "labelled": BELOW - TOP,
     "feeding": BELOW - TOP | {"labelled"},
-    "evaluation": BELOW - TOP | {"feeding"},
+    "outputs": BELOW - TOP,
+    "evaluation": BELOW - TOP | {"feeding", "outputs"},
     "uncertainty": {*BELOW, "explain"} - TOP | {"evaluation"},
+    "averaging": BELOW - TOP | {"pretrained"},
     "finished": {*BELOW, "explain"} - {"assembly", "studies"},
     "studies": BELOW - {"assembly"},
     "assembly": BELOW - {"assembly", "evaluation", "finished", "studies", "uncertainty"},
@@ -73,6 +75,7 @@ LATE = {
     "tokenizers",
     "sentencepiece",
     "rich",
+    "sacrebleu",
     "msgpack",
     "safetensors",
     "tensorboardX",

@@ -9,7 +9,7 @@ import pytest
 
 from jaxlm import assembly, sharding
 from jaxlm.config import Compute, Data, Mesh, Optimizer, Run
-from jaxlm.models import gpt2
+from jaxlm.models import gpt2, init_params, make_model, transformer
 from jaxlm.planning.banner import memory_lines, parameter_lines, plan_memory
 from jaxlm.planning.flops import training_flops
 from jaxlm.planning.memory import human
@@ -77,6 +77,17 @@ def test_flops_by_hand():
     for layout in ("unrolled", "stacked"):
         made = problem(layout=layout)
         assert training_flops(made.model, made.abstract["params"], T) == 3 * forward
+
+
+def test_a_token_of_a_pair_passes_one_side():
+    """The encoder's matrices are met by the sources' tokens, the decoder's and the output table by the targets'."""
+    D, F, V, S, T = 32, 48, 64, 24, 8
+    sizes = {f"{side}_{key}": n for side in ("encoder", "decoder") for key, n in (("layers", 2), ("attention_heads", 4), ("ffn_dim", F))}
+    made = make_model(transformer.Config(vocab_size=V, d_model=D, **sizes))
+    params = jax.eval_shape(lambda: init_params(made, jax.random.key(0)))
+    encoder, decoder = 2 * (4 * D * D + 2 * D * F), 2 * (8 * D * D + 2 * D * F) + D * V
+    scores = 12 * 2 * D * S
+    assert training_flops(made, params, S, T) == pytest.approx(6 * (S * encoder + T * decoder) / (S + T) + scores)
 
 
 def test_the_table_counts_every_parameter_once():

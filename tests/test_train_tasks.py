@@ -207,6 +207,12 @@ def test_every_task_through_the_three_commands(name, place, tmp_path, capsys):
     sampled = [json.loads(row) for row in out.splitlines()]
     assert code == 0 and len(sampled) == 2 and wanted <= sampled[0].keys(), err
     assert ("entropy" in sampled[0]) == (name not in ("regression", "question-answering"))
+    if name == "question-answering":
+        last = tmp_path / "read.jsonl"
+        assert command(evaluate.main, capsys, workdir, "--split", "train", "records.n_best=1", "--output", last)[0] == 0
+        assert {len(json.loads(row)["n_best"]) for row in last.read_text().splitlines()} == {1}
+        code, out, err = command(evaluate.main, capsys, workdir, "records.stride=2")
+        assert code == 78 and "records.stride" in err
     write(tmp_path / "bare.jsonl", [{k: v for k, v in row.items() if k not in ("label", "tags", "answers")} for row in rows[:3]])
     code, out, err = command(evaluate.main, capsys, workdir, "--data", tmp_path / "bare.jsonl")
     assert code == 65 and "no labels" in err and "\n" not in err.strip().splitlines()[-1]

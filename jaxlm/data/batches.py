@@ -95,7 +95,7 @@ class Batches:
         source, drawn = np.empty_like(index), np.empty_like(index)
         for block in np.unique(index // BLOCK):
             mine = index // BLOCK == block
-            owners, ranks = _block(self.quotas, self.seed, int(block))
+            owners, ranks = block_order(self.quotas, self.seed, int(block))
             source[mine] = owners[index[mine] % BLOCK]
             drawn[mine] = ranks[index[mine] % BLOCK] + block * np.array(self.quotas)[source[mine]]
         sizes = np.array([plan.rows for plan in self.plans])[source]
@@ -121,7 +121,7 @@ class Batches:
 
 
 @functools.lru_cache(maxsize=16)
-def _block(quotas: tuple[int, ...], seed: int, block: int) -> tuple[np.ndarray, np.ndarray]:
+def block_order(quotas: tuple[int, ...], seed: int, block: int) -> tuple[np.ndarray, np.ndarray]:
     """The source of each row of a block, and how many rows of that source the block has before it."""
     slots = permute(np.arange(BLOCK), BLOCK, make_key(seed, MIXTURE, block))
     owners = np.searchsorted(np.cumsum(quotas), slots, "right")

@@ -2,7 +2,7 @@
 
 A row holds one example ("padded"), or several short ones side by side that do not see each other ("packed"); "buckets" are
 padded rows of like lengths. What stands in which row is planned once; every epoch takes the rows in another order, each once.
-Read first: `examples.py`, `rows.py`.
+Pairs, examples with "targets", have a second side of a length of its own. Read first: `examples.py`, `rows.py`, `pair_rows.py`.
 """
 
 import dataclasses
@@ -11,8 +11,9 @@ from typing import Any
 
 import numpy as np
 
-from jaxlm.data import rows
+from jaxlm.data import pair_rows, rows
 from jaxlm.data.examples import Examples
+from jaxlm.data.pair_rows import PairShape
 from jaxlm.data.permutation import make_key, permute
 from jaxlm.errors import DataError
 from jaxlm.overrides import choose
@@ -20,20 +21,26 @@ from jaxlm.overrides import choose
 WITHIN, AMONG, NOISE, COMPOSED = 8, 9, 10, 11  # what a key is for, beside those of rows.py and batches.py
 STEP = 2**0.5  # from one bucket to the next
 SHORTEST = 16  # tokens of the first bucket
+TARGET_SIDE = ("targets", "target_segments", "weights")  # columns of pairs that lie along the target tokens; the others along the source's
 Row = tuple[int, ...]
 
 
 @dataclasses.dataclass(frozen=True)
 class Bucket:
-    """Rows of one length."""
+    """Rows of one shape."""
 
     length: int
     rows: tuple[Row, ...]  # the examples of each
+    target_length: int | None = None  # of pairs
+    rows_per_batch: int | None = None  # None: the run's batch size
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class ExampleBatches:
-    """The batches of a run (`seed`), or of an evaluation (None), each of `batch_size` rows over all hosts."""
+    """The batches of a run (`seed`), or of an evaluation (None), each of `rows_of(step)` rows over all hosts.
+
+    These are `batch_size`, but where a batch holds a fixed number of tokens.
+    """
 
     examples: Examples
     buckets: tuple[Bucket, ...]
@@ -44,7 +51,7 @@ class ExampleBatches:
     @functools.cached_property
     def _batches(self) -> np.ndarray:
         """[batches, 2]: bucket, and batch within it."""
-        counts = [-(-len(bucket.rows) // self.batch_size) for bucket in self.buckets]
+        counts = [-(-len(bucket.rows) // self._size(bucket)) for bucket in self.buckets]
         return np.array([(k, i) for k, count in enumerate(counts) for i in range(count)], np.int64)
 
     @property
@@ -56,50 +63,73 @@ class ExampleBatches:
     def eos_id(self) -> None:
         return None
 
-    def members(self, step: int) -> tuple[list[Row], int]:
-        """The examples of every row of a batch, empty where a last batch has no more, and the tokens of a row."""
-        epoch, number = divmod(step, self.count)
-        if self.seed is not None:
-            number = int(permute(np.array(number), self.count, make_key(self.seed, AMONG, epoch)))
-        k, at = self._batches[number]
-        bucket = self.buckets[k]
-        places = np.arange(at * self.batch_size, min((at + 1) * self.batch_size, len(bucket.rows)))
+    def rows_of(self, step: int) -> int:
+        """Rows of a batch over all hosts."""
+        return self._size(self.buckets[self._place(step)[1]])
+
+    def members(self, step: int) -> tuple[list[Row], Bucket]:
+        """The examples of every row of a batch, empty where a last batch has no more, and the bucket they are of."""
+        epoch, k, at = self._place(step)
+        bucket, size = self.buckets[k], self._size(self.buckets[k])
+        places = np.arange(at * size, min((at + 1) * size, len(bucket.rows)))
         if self.seed is not None:
             places = permute(places, len(bucket.rows), make_key(self.seed, WITHIN, epoch, k))
         found = [bucket.rows[place] for place in places]
-        return found + [()] * (self.batch_size - len(found)), bucket.length
+        return found + [()] * (size - len(found)), bucket
+
+    def _place(self, step: int) -> tuple[int, int, int]:
+        """Epoch, bucket, and batch within the bucket."""
+        epoch, number = divmod(step, self.count)
+        if self.seed is not None:
+            number = int(permute(np.array(number), self.count, make_key(self.seed, AMONG, epoch)))
+        return epoch, *map(int, self._batches[number])
+
+    def _size(self, bucket: Bucket) -> int:
+        return bucket.rows_per_batch or self.batch_size
 
     def rows(self, step: int, start: int, stop: int) -> dict[str, np.ndarray]:
-        """Rows [start, stop) of a batch: every column [b, T] or [b, T, k], and "segments" and "groups" int32 [b, T].
+        """Rows [start, stop) of a batch: every column [b, S] or [b, S, k], and "segments" and "groups" int32 [b, S].
 
-        "groups" number the examples of a row from 1, "segments" its texts (an example may hold several); 0 is padding.
+        "groups" number the examples of a row from 1, "segments" its texts (an example may hold several); 0 is padding. Of pairs
+        also "targets", "target_segments" int32 and "weights" float32 [b, T]: a target has the segment number of its source, and
+        weights, where the examples have none of their own, are 1 on every target token.
         """
-        members, length = self.members(step)
-        made: dict[str, np.ndarray] = {}
+        members, bucket = self.members(step)
+        made = self._blank(stop - start, bucket)
         for line, row in enumerate(members[start:stop]):
-            self._fill(made, line, row, (stop - start, length))
-        for name in ("segments", "groups"):
-            made.setdefault(name, np.zeros((stop - start, length), np.int32))
-        for name in self.examples.columns:
-            if name not in made:  # no example at all on this host
-                example = self.examples.column(name, 0)
-                made[name] = np.zeros((stop - start, length, *example.shape[1:]), example.dtype)
+            self._fill(made, line, row)
         if self.noise is not None:
-            lines = step * self.batch_size + np.arange(start, stop)
+            lines = step * max(map(self._size, self.buckets)) + np.arange(start, stop)
             made["tokens"] = self.noise(made["tokens"], lines)
         return made
 
-    def _fill(self, made: dict[str, np.ndarray], line: int, row: Row, shape: tuple[int, int]) -> None:
-        at = segment = 0
+    def _blank(self, count: int, bucket: Bucket) -> dict[str, np.ndarray]:
+        """All columns of so many rows of padding."""
+        pairs = self.examples.target_lengths is not None
+        made = {"segments": np.zeros((count, bucket.length), np.int32), "groups": np.zeros((count, bucket.length), np.int32)}
+        if pairs:
+            kinds = {"target_segments": np.int32, "weights": np.float32}
+            made |= {name: np.zeros((count, bucket.target_length), kind) for name, kind in kinds.items()}
+        for name in self.examples.columns:
+            example = self.examples.column(name, 0)
+            length = bucket.target_length if pairs and name in TARGET_SIDE else bucket.length
+            made.setdefault(name, np.zeros((count, length, *example.shape[1:]), example.dtype))
+        return made
+
+    def _fill(self, made: dict[str, np.ndarray], line: int, row: Row) -> None:
+        at = target_at = segment = 0
         for group, example in enumerate(row, 1):
             values = {name: self.examples.column(name, example) for name in self.examples.columns}
-            count = len(values["tokens"])
+            count, targets = len(values["tokens"]), len(values.get("targets", ()))
             texts = values.pop("segments", np.ones(count, np.int32))
             values |= {"segments": texts + segment, "groups": np.full(count, group, np.int32)}
+            if "targets" in values:
+                values["target_segments"] = np.full(targets, segment + 1, np.int32)
+                values.setdefault("weights", np.ones(targets, np.float32))
             for name, value in values.items():
-                table = made.setdefault(name, np.zeros((*shape, *value.shape[1:]), value.dtype))
-                table[line, at : at + len(value)] = value
-            at, segment = at + count, segment + int(texts.max())
+                first = target_at if "targets" in values and name in TARGET_SIDE else at
+                made[name][line, first : first + len(value)] = value
+            at, target_at, segment = at + count, target_at + targets, segment + int(texts.max(initial=1))
 
     def epoch(self, step: int) -> float:
         """How many times the batches before `step` have gone through the examples."""
@@ -127,16 +157,26 @@ class Noise:
         return np.where(chosen & ~np.isin(tokens, self.spared), self.token, tokens).astype(np.int32)
 
 
-def plan(examples: Examples, packing: str, length: int, seed: int | None) -> tuple[Bucket, ...]:
-    """Which examples stand in which rows, of at most `length` tokens. Raises ConfigError for an unknown packing."""
+def plan(examples: Examples, packing: str, length: int, seed: int | None, shape: PairShape = PairShape()) -> tuple[Bucket, ...]:
+    """Which examples stand in which rows, of at most `length` tokens.
+
+    Args:
+      shape: of pairs, the target side of the rows and the tokens of a batch.
+
+    Raises ConfigError for an unknown packing, DataError where there is no example, or a pair that is longer than a row.
+    """
     choose("data.packing", packing, PLANS)
     if not len(examples):
         raise DataError("there is no example: every record was left out, or the source is empty")
-    longest = min(length, -(-int(examples.lengths.max()) // 8) * 8)
     order = np.arange(len(examples))
     if seed is not None:
         order = permute(order, len(examples), make_key(seed, COMPOSED))
-    return PLANS[packing](examples.lengths, order, length, longest)
+    if examples.target_lengths is None:
+        longest = min(length, -(-int(examples.lengths.max()) // 8) * 8)
+        return PLANS[packing](examples.lengths, order, length, longest)
+    parts = pair_rows.plan_pairs(packing, np.stack([examples.lengths, examples.target_lengths], 1), order, length, shape)
+    size = lambda part: int(pair_rows.rows_per_batch(part.length + part.target_length, shape)) if shape.batch_tokens else None
+    return tuple(Bucket(part.length, part.rows, part.target_length, size(part)) for part in parts)
 
 
 def _padded(lengths: np.ndarray, order: np.ndarray, length: int, longest: int) -> tuple[Bucket, ...]:

@@ -2,7 +2,8 @@
 
 An example is a dict that a task made of a record: "tokens" and other columns with one value a token (or one list of a fixed
 size), "whole" (columns with one value an example, which is that of its first token), "cut" (tokens lost by truncation), "about"
-(what predictions need and the device does not). Read next: `example_batches.py`.
+(what predictions need and the device does not). A pair has "targets" too, of a length of their own, none where they are not
+known. Read next: `example_batches.py`.
 """
 
 import dataclasses
@@ -51,6 +52,13 @@ class Examples:
         """The names of the columns of numbers."""
         known = {"record", "cut", "about"}
         return tuple(name for name in (self.groups[0].schema.names if self.groups else ["tokens"]) if name not in known)
+
+    @functools.cached_property
+    def target_lengths(self) -> np.ndarray | None:
+        """int64 [n]: targets of each pair; None where examples have one side."""
+        if "targets" not in self.columns:
+            return None
+        return np.concatenate([np.diff(group.column("targets").offsets.to_numpy()) for group in self.groups])
 
     def column(self, name: str, example: int) -> np.ndarray:
         """[n] or [n, k] of an example's tokens; of a column with one value an example [1] or [1, k]."""
@@ -122,7 +130,7 @@ def _record_batch(group: tuple[tuple[int, Example], ...]) -> pa.RecordBatch:
 def _lists(rows: list[Any]) -> pa.Array:
     """A list a row, of numbers or of lists of one size: whole numbers int32, others float32."""
     arrays = [np.asarray(row) for row in rows]
-    dtype = np.float32 if any(array.dtype.kind == "f" for array in arrays) else np.int32
+    dtype = np.float32 if any(array.dtype.kind == "f" for array in arrays if array.size) else np.int32
     values = np.concatenate([array.astype(dtype) for array in arrays])
     offsets = pa.array(np.cumsum([0, *map(len, arrays)]), pa.int64())
     flat = pa.array(values.ravel())

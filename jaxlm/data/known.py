@@ -2,9 +2,11 @@
 
 import dataclasses
 import json
+import re
 import shlex
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from jaxlm.errors import ConfigError, DataError
@@ -53,12 +55,25 @@ KNOWN = {
     "squad": _SQUAD,
     "conll2003": Known("token-classification", {"tokens": "tokens", "tags": "ner"}),
 }
+_WMT = ("wmt_t2t_translate", *(f"wmt{year}_translate" for year in range(13, 20)))
+# The same of pairs; the columns of a translation are its languages, and which of them is the source has to be said.
+PAIRS = {
+    "cnn_dailymail": Known("summarization", {"source": "article", "target": "highlights"}),
+    "xsum": Known("summarization", {"source": "document", "target": "summary"}),
+    "samsum": Known("summarization", {"source": "dialogue", "target": "summary"}),
+    **dict.fromkeys((*_WMT, "ted_hrlr_translate"), Known("translation", {})),
+}
+# Tasks of pairs; the first takes the sets of all.
+PAIR_TASKS = ("text-to-text", "translation", "summarization")
+# Two languages as a configuration of ted_hrlr_translate names them -> the column of both.
+MIXED = {"aztr": "az_tr", "beru": "be_ru", "glpt": "gl_pt"}
 # Task -> the roles that a labelled record of it has.
 ROLES = {
     "sequence-classification": ("text", "label"),
     "token-classification": ("tokens", "tags"),
     "question-answering": ("question", "context", "answers"),
     "multiple-choice": ("text", "choices", "label"),
+    **dict.fromkeys(PAIR_TASKS, ("source", "target")),
 }
 # Sets that fit no task -> why.
 UNFIT = {
@@ -72,6 +87,7 @@ DOCUMENTS = {"lm1b": "text", "wiki40b": "text", "c4": "text", "imdb_reviews": "t
 SPLITS = {"glue/mnli": {"validation": "validation_matched", "test": "test_matched"}}
 # What a configuration is called for short -> its name in TFDS.
 SHORT = {"squad/v1": "squad/v1.1", "squad/v2": "squad/v2.0"}
+EMPTY: Mapping[str, str] = MappingProxyType({})
 UNLABELLED = -1  # the label, a class or a number, of rows whose label is kept secret
 
 
@@ -105,23 +121,30 @@ def is_known(full_name: str) -> bool:
     return _row(KNOWN, full_name) is not None
 
 
-def known_columns(full_name: str, task: str) -> Mapping[str, str | tuple[str, ...]]:
+def known_columns(full_name: str, task: str, languages: Mapping[str, str] = EMPTY) -> Mapping[str, str | tuple[str, ...]]:
     """Role -> column, or columns, of a set `NAME[/CONFIG]/VERSION`; empty where it is not known.
 
-    Raises DataError for a set that fits no task, ConfigError for one of another task.
+    Args:
+      languages: role -> code of its language; a translation goes by them, else from the first of its configuration to the second.
+
+    Raises DataError for a set that fits no task, ConfigError for one of another task or without these languages.
     """
-    why, found = _row(UNFIT, full_name), _row(KNOWN, full_name)
+    why, found = _row(UNFIT, full_name), _row(KNOWN | PAIRS, full_name)
     mend = f"name its columns by {spelled(dict.fromkeys(ROLES.get(task, ROLES['sequence-classification'])))}"
     if why:
         raise DataError(f"tfds:{full_name} fits no task here, for {why}: write it as jsonl of a task, or {mend}")
     if found is None:
         return {}
-    if found.task != task:
+    if not _fits(found, task):
         raise ConfigError(f"tfds:{full_name} is a set for task={found.task}, not {task}: set task={found.task}, or {mend}")
-    return found.columns
+    return found.columns or _direction(full_name.rpartition("/")[0], languages)
 
 
-def columns_by_name(name: str, task: str) -> Mapping[str, str | tuple[str, ...]]:
+def _fits(found: Known, task: str) -> bool:
+    return found.task == task or (task == PAIR_TASKS[0] and found.task in PAIR_TASKS)
+
+
+def columns_by_name(name: str, task: str, languages: Mapping[str, str] = EMPTY) -> Mapping[str, str | tuple[str, ...]]:
     """The same of a name, or of the folder of a version, that nobody has to open; empty where it is none of the task.
 
     >>> columns_by_name("glue/sst2:2.0.0", "sequence-classification") == columns_by_name("/x/glue/sst2/2.0.0", "sequence-classification")
@@ -129,9 +152,46 @@ def columns_by_name(name: str, task: str) -> Mapping[str, str | tuple[str, ...]]
     """
     parts = Path(published(name).partition(":")[0]).parts
     parts = parts[:-1] if name.startswith(("/", "~", ".")) else parts
-    names = ("/".join(parts[-2:]), *parts[-1:], *parts[-2:-1])
-    found = next((KNOWN[name] for name in names if name in KNOWN), None)
-    return found.columns if found and found.task == task else {}
+    names, table = ("/".join(parts[-2:]), *parts[-1:], *parts[-2:-1]), KNOWN | PAIRS
+    found = next((table[name] for name in names if name in table), None)
+    return (found.columns or _direction(names[0], languages)) if found and _fits(found, task) else {}
+
+
+def _direction(name: str, languages: Mapping[str, str]) -> Mapping[str, str]:
+    """Role -> the column of its language, of a set of translations `NAME/CONFIG`."""
+    there = config_languages(name.rpartition("/")[2])
+    if len(there) != 2:
+        return {}
+    found = {role: column_of(code, there) for role, code in languages.items()}
+    for role, column in found.items():
+        if column is None:
+            raise ConfigError(f"tfds:{name} has the languages {' and '.join(there)}: records.{role}_language={languages[role]} is neither")
+    other = lambda column: there[column == there[0]]
+    source = found.get("source") or (other(found["target"]) if "target" in found else there[0])
+    target = found.get("target") or other(source)
+    if source == target:
+        raise ConfigError(f"tfds:{name}: records.source_language and records.target_language are both {source}: set one to {other(source)}")
+    return {"source": source, "target": target}
+
+
+def config_languages(config: str) -> tuple[str, ...]:
+    """The languages, which are the columns, of a configuration of a set of translations, the source first.
+
+    >>> config_languages("de-en"), config_languages("aztr_to_en")
+    (('de', 'en'), ('az_tr', 'en'))
+    """
+    return tuple(MIXED.get(code, code) for code in re.split("-|_to_", config))
+
+
+def column_of(code: str, there: Iterable[Any]) -> str | None:
+    """The column that is called by a language; a tokenizer's code such as "en_XX" is also its language, "en".
+
+    >>> column_of("en_XX", ["id", "de", "EN"])
+    'EN'
+    """
+    names = {name.casefold(): name for name in there if isinstance(name, str)}
+    short = re.split("[-_]", code)[0]
+    return names.get(code.casefold()) or names.get(short.casefold())
 
 
 def spelled(columns: Mapping[str, Any]) -> str:

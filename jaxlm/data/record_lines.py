@@ -5,6 +5,7 @@ from typing import Any
 
 from jaxlm.config import Run
 from jaxlm.data import known
+from jaxlm.data.parallel import language_columns, languages
 from jaxlm.data.records import Columns, find_columns, named_columns, read_row
 from jaxlm.data.tfds import name_and_split
 from jaxlm.errors import DataError
@@ -15,6 +16,7 @@ ROLES = {
     "token-classification": ("tokens",),
     "question-answering": ("question", "context", "id"),
     "multiple-choice": ("text", "choices"),
+    **dict.fromkeys(("text-to-text", "translation", "summarization"), ("source",)),
 }
 NEEDED = {**ROLES, "sequence-classification": ("text",), "question-answering": ("question", "context"), "multiple-choice": ("choices",)}
 
@@ -31,7 +33,8 @@ def line_record(line: str, number: int, run: Run) -> dict[str, Any]:
     """
     given, found = _given_columns(run), _object(line)
     if found is not None:
-        return _of_object(found, f"line {number}", run.task, given)
+        called = language_columns(languages(run.records), ROLES[run.task], found)
+        return _of_object(found, f"line {number}", run.task, {**called, **given})
     if run.task == "multiple-choice":
         return _choices(line.split("\t"), number)
     if run.task == "question-answering":
@@ -39,14 +42,15 @@ def line_record(line: str, number: int, run: Run) -> dict[str, Any]:
         if not tab:
             raise DataError(f"line {number} has no context: write the question, a tab, and the context")
         return {"question": question, "context": context}
-    alone = run.task == "token-classification" or (given and "pair" not in given)
+    alone = len(ROLES[run.task]) == 1 or (given and "pair" not in given)
     return dict(zip(ROLES[run.task], [line] if alone else line.split("\t", 1), strict=False))
 
 
 def _given_columns(run: Run) -> Columns:
     source = run.data.source
     known_set = isinstance(source, str) and source.startswith("tfds:")
-    return named_columns(run.records) or (known.columns_by_name(name_and_split(source, "")[0], run.task) if known_set else {})
+    codes = languages(run.records)
+    return named_columns(run.records) or (known.columns_by_name(name_and_split(source, "")[0], run.task, codes) if known_set else {})
 
 
 def _object(line: str) -> dict[str, Any] | None:

@@ -1,7 +1,7 @@
 """Labelled records out of a source: role -> value, as in text, pair, label, from the columns of tables, SQuAD, CoNLL and TFDS.
 
 Which column holds a role is said by `records.columns`, or known (`known.py`), or found by its usual names. Read next:
-`record_files.py` (files that are no tables), then `../tasks/`, where records become examples.
+`record_files.py` (files that are no tables), `parallel.py` (files side by side), then `../tasks/`, where records become examples.
 """
 
 import functools
@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from jaxlm import config
-from jaxlm.data import files, known, tfds
+from jaxlm.data import files, known, parallel, tfds
 from jaxlm.data.record_files import RECORD_FILES
 from jaxlm.errors import ConfigError, DataError
 from jaxlm.overrides import choose, tuples
@@ -36,10 +36,12 @@ USUAL = {
     "context": ("passage", "paragraph"),
     "answers": ("answer",),
     "choices": ("options", "endings"),
+    "source": ("src", "document", "article", "text", "dialogue", "input", "inputs"),
+    "target": ("tgt", "summary", "highlights", "translation", "output", "outputs"),
 }
 # Role -> what its cell is; a list of words may also be a text with blanks between them. Tasks look at the others themselves.
 CELLS = {
-    **dict.fromkeys(("text", "pair", "question", "context", "tagged"), "text"),
+    **dict.fromkeys(("text", "pair", "question", "context", "tagged", *parallel.SIDES), "text"),
     **dict.fromkeys(("tokens", "tags"), "list of words"),
     "label": "label",
 }
@@ -52,7 +54,8 @@ def read_records(
 ) -> Iterator[tuple[str, dict[str, Any]]]:
     """(where, record) of a source in a fixed order: "FILE:LINE" or "tfds:NAME, row N", and role -> str, int, float, list or dict.
 
-    Classes of TFDS become their names, and labels of classification strings; a secret label (-1) is none.
+    Classes of TFDS become their names, and labels of classification strings; a secret label (-1) is none. A side of a pair may
+    be empty: the task says what becomes of it.
 
     Args:
       task: the run's task: it decides which known data sets fit.
@@ -65,14 +68,17 @@ def read_records(
     given = named_columns(records)
     for role in given:
         choose("the role in records.columns", role, roles)
-    given = given or _known_columns(source, task, data)
-    find = _finder(given, roles, required)
+    codes = parallel.languages(records)
+    given = {} if parallel.is_plain(source, task) else given or _known_columns(source, task, data, codes)
+    find = _finder(given, roles, required, codes)
     spelled = None if records.kind == "regression" else NAMED_LABELS.get(task)
     for where, row in _rows(source, task, data, find, given):
         columns = find(tuple(row), where)
         record = read_row(row, columns, where)
         for role in required:
-            if record.get(role) in (None, ""):
+            if role in parallel.SIDES:
+                record.setdefault(role, "")
+            elif record.get(role) in (None, ""):
                 raise DataError(f"{where}: {_shown(columns[role])}, the column for {role}, is empty: mend or remove the row")
         if spelled in record:
             record[spelled] = _as_names(record[spelled])
@@ -117,8 +123,8 @@ def _builder(source: str, data: config.Data) -> Any:
     return tfds.open_prepared(tfds.tfds_directory(tfds.name_and_split(source, "")[0], data.data_dir))
 
 
-def _known_columns(source: str, task: str, data: config.Data) -> Columns:
-    return known.known_columns(_builder(source, data).info.full_name, task) if source.startswith("tfds:") else {}
+def _known_columns(source: str, task: str, data: config.Data, codes: Mapping[str, str]) -> Columns:
+    return known.known_columns(_builder(source, data).info.full_name, task, codes) if source.startswith("tfds:") else {}
 
 
 def _rows(source: str, task: str, data: config.Data, find: Find, given: Columns) -> Iterator[files.Row]:
@@ -126,17 +132,27 @@ def _rows(source: str, task: str, data: config.Data, find: Find, given: Columns)
         raise DataError("data.source=stdlib holds no labelled records: name a file, as in data.source=train.tsv, or tfds:NAME")
     if source.startswith("tfds:"):
         return _tfds_rows(source, task, data, find)
+    if parallel.BETWEEN in source:
+        return parallel.aligned_rows(source)
     header = not any(isinstance(column, int) for column in _flat(given))
-    return itertools.chain.from_iterable(_file_rows(path, find, header) for path in files.list_files(source))
+    choose = lambda there, where: _flat(find(tuple(there), where))
+    read = _pair_rows if task in known.PAIR_TASKS else _file_rows
+    return itertools.chain.from_iterable(read(path, choose, header) for path in files.list_files(source))
 
 
-def _file_rows(path: Path, find: Find, header: bool) -> Iterator[files.Row]:
+def _pair_rows(path: Path, choose: files.Choose, header: bool) -> Iterator[files.Row]:
+    if parallel.is_lines(path):
+        return parallel.source_lines(path)
+    return parallel.unfolded(_file_rows(path, parallel.whole_when_nested(choose), header))
+
+
+def _file_rows(path: Path, choose: files.Choose, header: bool) -> Iterator[files.Row]:
     kind = files.kind_of(path, (*files.TABLES, *RECORD_FILES))
     if kind in RECORD_FILES:
         with files.named_damage(path), files.open_bytes(path) as stream:
             yield from RECORD_FILES[kind](stream, path)
         return
-    for where, row in files.file_rows(path, lambda there, where: _flat(find(tuple(there), where)), header):
+    for where, row in files.file_rows(path, choose, header):
         if None in row:
             raise DataError(f"{where} has more cells than the first line: mend the line, or quote what holds a separator")
         yield where, row
@@ -154,19 +170,19 @@ def _tfds_rows(source: str, task: str, data: config.Data, find: Find) -> Iterato
         yield where, {column: None if column == "label" and value == secret else value for column, value in plain.items()}
 
 
-def _finder(given: Columns, roles: tuple[str, ...], required: tuple[str, ...]) -> Find:
+def _finder(given: Columns, roles: tuple[str, ...], required: tuple[str, ...], codes: Mapping[str, str]) -> Find:
     @functools.lru_cache(maxsize=256)
     def found(there: tuple[Any, ...]) -> Columns:
-        return find_columns(given, roles, there)
+        return find_columns({**parallel.language_columns(codes, roles, there), **given}, roles, there)
 
     def find(there: Sequence[Any], where: str) -> Columns:
         columns = found(tuple(there))
         for role in required:
             if role not in columns:
                 what = f"column {_shown(given[role])}" if role in given else f"column for {role}"
-                mend = (
-                    f"set {known.spelled({each: columns.get(each) for each in required})}, NAME a number where the first line is no header"
-                )
+                mend = known.spelled({each: columns.get(each) for each in required})
+                mend = f"set {mend}, NAME a number where the first line is no header"
+                mend += f", or name a file of targets too, as in data.source=SOURCES{parallel.BETWEEN}TARGETS" * (role == "target")
                 raise DataError(f"{where} has no {what}: its columns are {', '.join(map(str, there)) or 'none'}; {mend}")
         return columns
 

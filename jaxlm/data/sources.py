@@ -12,7 +12,7 @@ import sys
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
-from jaxlm.data import files, stdlib, tfds
+from jaxlm.data import files, parallel, stdlib, tfds
 from jaxlm.text.unicode import well_formed
 
 UNIT_BYTES = 256 << 20  # of files
@@ -87,7 +87,7 @@ def source_files(source: str, data_dir: str | None = None) -> list[Path]:
     if source.startswith("tfds:"):
         directory = tfds.tfds_directory(tfds.name_and_split(source, "")[0], data_dir)
         return sorted(path for path in directory.iterdir() if path.is_file())
-    return files.list_files(source)
+    return [path for side in parallel.list_sides(source) for path in side]
 
 
 def fingerprint(source: str, data_dir: str | None = None) -> str:

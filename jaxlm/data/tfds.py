@@ -115,7 +115,8 @@ def tfds_rows(builder: Any, choose: Choose, split: str) -> Iterator[tuple[int, d
     tfds, directory = _import_tfds(), builder.data_dir
     columns = choose(list(builder.info.features), str(directory))
     order = tfds.ReadConfig(interleave_cycle_length=1, shuffle_seed=0, try_autocache=False)
-    partial = tfds.decode.PartialDecoding(dict.fromkeys(columns, True))
+    plain = type(builder.info.features) is tfds.features.FeaturesDict  # of a set of translations no part can be read alone
+    partial = tfds.decode.PartialDecoding(dict.fromkeys(columns, True)) if plain else None
     split = known.split_of(builder.info.full_name, split)
     try:
         yield from enumerate(builder.as_dataset(split=split, read_config=order, decoders=partial).as_numpy_iterator())

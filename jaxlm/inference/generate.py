@@ -17,9 +17,10 @@ from jaxtyping import Bool, Float, Int
 
 from jaxlm.errors import ConfigError
 from jaxlm.inference import beam, constrain, contrastive, loop, speculative, stopping
-from jaxlm.inference.prompts import Prompts, read_prompts, vocabulary
-from jaxlm.inference.settings import OWN, Settings, check_tokens, make_settings, said
+from jaxlm.inference.prompts import Prompts, read_prompts
+from jaxlm.inference.settings import OWN, Settings, check_tokens, make_settings
 from jaxlm.models import has_decoder, windows
+from jaxlm.ops.special_ids import said, vocabulary
 
 
 @dataclasses.dataclass(frozen=True)

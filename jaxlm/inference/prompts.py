@@ -12,8 +12,9 @@ import numpy as np
 from jaxtyping import Bool, Int
 
 from jaxlm.errors import ConfigError
-from jaxlm.inference.settings import Settings, said
+from jaxlm.inference.settings import Settings
 from jaxlm.models import dims, has_decoder
+from jaxlm.ops.special_ids import start_id
 from jaxlm.sharding import mesh_size
 
 BUCKETS = tuple(sorted({int(round(32 * 2 ** (i / 2) / 8)) * 8 for i in range(24)}))
@@ -140,17 +141,4 @@ def _pushed(tokens, mask, rows, width, right):
 
 def start_token(model: Any, settings: Settings = Settings()) -> int:
     """The token that a decoder over an encoder reads first. Raises ConfigError where nothing says which."""
-    config = model.config
-    named = said(config, "decoder_start_token_id")
-    named = 0 if named is None and not hasattr(config, "decoder_start_token_id") else named  # T5's is its padding, 0
-    named = named if settings.decoder_start_token_id is None else settings.decoder_start_token_id
-    if named is None:
-        raise ConfigError(f"config.json of this {config.model_type} names no decoder_start_token_id: add it (mBART: the language's id)")
-    if not 0 <= named < vocabulary(config):
-        raise ConfigError(f"decoder_start_token_id={named} is outside the vocabulary of {vocabulary(config)}: give another")
-    return named
-
-
-def vocabulary(config: Any) -> int:
-    """How many tokens a model of this configuration may write."""
-    return getattr(config, "decoder_vocab_size", None) or config.vocab_size
+    return start_id(model.config, settings.decoder_start_token_id)

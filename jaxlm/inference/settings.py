@@ -186,12 +186,6 @@ def _idle(settings: Settings, filters: Sampling) -> dict[str, Any]:
     }
 
 
-def said(config: Any, name: str) -> Any:
-    """What a model's generation_config.json says, else its config.json; None: nothing."""
-    value = config.extra.get("generation_config", {}).get(name)
-    return getattr(config, name, config.extra.get(name)) if value is None else value
-
-
 def make_settings(named: Mapping[str, Any]) -> Settings:
     """Settings from arguments; None of Hugging Face's "not set" is the default.
 

@@ -25,13 +25,14 @@ from jaxtyping import Array, Bool, Float, Int
 from jaxlm.errors import ConfigError
 from jaxlm.inference import loop
 from jaxlm.inference.lookup import look_up
-from jaxlm.inference.prompts import Prompts, vocabulary
+from jaxlm.inference.prompts import Prompts
 from jaxlm.inference.quantize import dense
 from jaxlm.inference.rules import State, adjust
 from jaxlm.inference.settings import CONSTRAINTS, Settings
 from jaxlm.layers.cache import Cache, extend
 from jaxlm.models import dims, has_decoder
 from jaxlm.ops.sampling import filter_logits, sample
+from jaxlm.ops.special_ids import vocabulary
 from jaxlm.sharding import replicate
 
 Models = tuple[Any, ...]  # the model and, where one guesses, its assistant

@@ -9,8 +9,9 @@ from jaxtyping import Int
 from jaxlm.errors import ConfigError, DataError
 from jaxlm.inference.generate import Generated, generate, generate_tokens, stream_tokens
 from jaxlm.inference.prompts import DEFAULT_NEW
-from jaxlm.inference.settings import Ends, said
+from jaxlm.inference.settings import Ends
 from jaxlm.models import dims, has_decoder
+from jaxlm.ops.special_ids import said
 
 Prompt = str | Sequence[dict[str, Any]]  # a text, or a conversation: messages with "role" and "content"
 

@@ -1,10 +1,13 @@
 """The noise of masked language modelling, on the host: which tokens are to be predicted, and what stands in their places.
 
 All of it is a function of the rows' draws, 64 random bits each, so that hosts, loaders and resumed runs agree. NumPy only.
-Read next: `tasks/masked_lm.py`.
+Read next: `tasks/masked_lm.py`; `spans.py` and `infilling.py`, the noise of encoder-decoders.
 """
 
 import dataclasses
+import itertools
+import re
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -17,32 +20,55 @@ CONTINUED = "##"  # begins a WordPiece that goes on with a word
 BEGUN = {"Ġ": ("Ġ", "Ċ", "ĉ"), "▁": ("▁",)}  # how byte-level BPE (its blank, newline, tab) and SentencePiece begin one
 PASSES = 3  # over the words of a row: later ones fill the room that a word too long has left
 GOLDEN = np.uint64(0x9E3779B97F4A7C15)
+ENDS = re.compile(r"[.!?…。！？][\"'”’)\]]*$")  # how a piece ends that may be the last of a sentence
+WANTED = {  # what a task may need of a tokenizer -> what is missing where it is not there, and the mend
+    "mask": "mask token: set tokenizer.path to a BERT's, or to one of python -m jaxlm.tokenize train --kind wordpiece",
+    "eos": "token that ends a text: train one with tokenizer.kind=unigram or bpe",
+    "sentinels": "sentinels <extra_id_0>, <extra_id_1>, ...: set tokenizer.path to a T5's, or leave it out: the run trains one with them",
+}
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Vocabulary:
     """What noise needs to know of a tokenizer with V tokens."""
 
-    mask_id: int
+    mask_id: int | None
     cls_id: int | None
     sep_id: int | None
     special: np.ndarray  # bool [V]: control tokens, the unknown one, and holes; never chosen, never drawn
     ordinary: np.ndarray  # int32: the ids of all others
     continues: np.ndarray | None  # bool [V]: goes on with the word before it; None: the pieces do not tell
+    eos_id: int | None = None
+    unk_id: int | None = None
+    sentinels: tuple[int, ...] = ()  # ids of <extra_id_0>, <extra_id_1>, ...
+    ends: np.ndarray | None = None  # bool [V]: may be the last of a sentence; None: no piece is
 
 
-def make_vocabulary(tokenizer: Any) -> Vocabulary:
-    """The vocabulary of a tokenizer. Raises ConfigError where it has no mask token."""
-    if tokenizer.mask_id is None:
-        raise ConfigError(
-            "the tokenizer has no mask token: set tokenizer.path to a BERT's, or to one of python -m jaxlm.tokenize train --kind wordpiece"
-        )
+def make_vocabulary(tokenizer: Any, needs: Sequence[str] = ("mask",)) -> Vocabulary:
+    """The vocabulary of a tokenizer. Raises ConfigError where it lacks what is needed, of "mask", "eos" and "sentinels"."""
+    sentinels = find_sentinels(tokenizer.controls)
+    there = {"mask": tokenizer.mask_id is not None, "eos": tokenizer.eos_id is not None, "sentinels": bool(sentinels)}
+    for name in needs:
+        if not there[name]:
+            raise ConfigError(f"the tokenizer has no {WANTED[name]}")
     pieces = [tokenizer.piece(i) for i in range(tokenizer.vocab_size)]
     special = np.array([piece is None for piece in pieces])
     named = [getattr(tokenizer, role) for role in ROLES]
     special[[i for i in (*named, *tokenizer.controls.values()) if i is not None]] = True
     ordinary = np.flatnonzero(~special).astype(np.int32)
-    return Vocabulary(tokenizer.mask_id, tokenizer.cls_id, tokenizer.sep_id, special, ordinary, _continues(pieces))
+    ends = np.array([piece is not None and ENDS.search(piece) is not None for piece in pieces])
+    ids = (tokenizer.mask_id, tokenizer.cls_id, tokenizer.sep_id)
+    return Vocabulary(*ids, special, ordinary, _continues(pieces), tokenizer.eos_id, tokenizer.unk_id, sentinels, ends)
+
+
+def find_sentinels(controls: Mapping[str, int]) -> tuple[int, ...]:
+    """The ids of <extra_id_0>, <extra_id_1>, ... among a tokenizer's control tokens, name -> id.
+
+    >>> find_sentinels({"</s>": 1, "<extra_id_1>": 8, "<extra_id_0>": 9})
+    (9, 8)
+    """
+    found = (controls.get(f"<extra_id_{k}>") for k in itertools.count())
+    return tuple(itertools.takewhile(lambda i: i is not None, found))
 
 
 def _continues(pieces: list[str | None]) -> np.ndarray | None:
@@ -59,6 +85,23 @@ def uniform(draws: np.ndarray, count: int) -> np.ndarray:
     x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
     return ((x ^ (x >> np.uint64(31))) >> np.uint64(11)) * 2.0**-53
+
+
+def compact(values: np.ndarray, kept: np.ndarray, width: int) -> np.ndarray:
+    """The kept values of every row side by side from its left on, 0 behind them: int32 [B, width] from [B, N] and bool [B, N].
+
+    >>> compact(np.array([[5, 6, 7]]), np.array([[True, False, True]]), 4).tolist()
+    [[5, 7, 0, 0]]
+    """
+    out = np.zeros((len(values), width), np.int32)
+    out[np.nonzero(kept)[0], (np.cumsum(kept, 1) - 1)[kept]] = values[kept]
+    return out
+
+
+def sides(source: tuple[np.ndarray, np.ndarray], target: tuple[np.ndarray, np.ndarray]) -> dict[str, np.ndarray]:
+    """The columns of an encoder-decoder's batch, from ids and segments (0 = padding) of both sides, int32 [B, S] and [B, T]."""
+    named = dict(zip(("tokens", "segments", "targets", "target_segments"), (*source, *target), strict=True))
+    return {**named, "weights": (target[1] > 0).astype(np.float32)}
 
 
 def mask_tokens(

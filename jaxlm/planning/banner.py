@@ -10,7 +10,8 @@ import numpy as np
 
 from jaxlm import sharding
 from jaxlm.models import dims, make_model
-from jaxlm.planning.blank import blank_batch
+from jaxlm.ops.special_ids import vocabulary
+from jaxlm.planning.blank import batch_rows, blank_batch, row_tokens
 from jaxlm.planning.flops import FORMULA, peak_flops, training_flops
 from jaxlm.planning.memory import Memory, device_limit, estimate, human, residual_bytes
 from jaxlm.training.report import Rates
@@ -27,9 +28,9 @@ def print_banner(problem: Any, stores: list, held: list, say: Any) -> Rates:
     say(
         f"FLOPs: {rates.flops_per_token / 1e6:,.1f} million a token ({FORMULA}); peak {rates.peak / 1e12:.3g} TFLOP/s ({rates.peak_source})"
     )
-    tokens, texts = sum(store.tokens for store in stores), sum(len(store.lengths) for store in stores)
-    outside = sum(store.tokens for store in held)
-    batch = run.batch_size * run.data.sequence_length
+    tokens, texts = sum(map(_tokens, stores)), sum(len(store.lengths) for store in stores)
+    outside = sum(map(_tokens, held))
+    batch = run.data.batch_tokens or run.batch_size * sum(row_tokens(run))
     unit = "examples" if problem.task.RECORDS else "documents"
     say(
         f"data: {texts:,} {unit} of {tokens:,} tokens to train on, {outside:,} tokens held out; {batch:,} tokens a batch, "
@@ -38,10 +39,16 @@ def print_banner(problem: Any, stores: list, held: list, say: Any) -> Rates:
     return rates
 
 
+def _tokens(store: Any) -> int:
+    """Tokens of a store, of pairs those of both sides."""
+    targets = getattr(store, "target_lengths", None)
+    return store.tokens + (0 if targets is None else int(targets.sum()))
+
+
 def plan_memory(problem: Any) -> Memory:
     """Memory of a training step on one device."""
     run, length = problem.run, problem.run.data.sequence_length
-    rows = run.batch_size // run.accumulate
+    rows = batch_rows(run, problem.mesh) // run.accumulate
     with sharding.use(problem.mesh):
         batch = jax.eval_shape(lambda: _placed(blank_batch(run, rows, length)))
         logits = _logits(problem, batch)
@@ -63,6 +70,9 @@ def _recomputed(problem: Any, batch: dict[str, Any], kept: int) -> int:
 def _logits(problem: Any, batch: dict[str, Any]) -> tuple[int, int]:
     """Rows of logits that exist at once on a device, and their classes."""
     run, parts = problem.run, sharding.mesh_size(problem.mesh, "batch")
+    if "target_segments" in batch:
+        rows, length = batch["targets"].shape
+        return rows // parts * length, vocabulary(run.model) // sharding.mesh_size(problem.mesh, "vocab")
     rows, length = batch.get("places", batch["tokens"]).shape
     if problem.task.RECORDS:
         return rows // parts * length, getattr(run.model, "num_labels", 2)
@@ -78,7 +88,7 @@ def token_flops(problem: Any) -> float:
     """FLOPs of a training step for one token; what is frozen gets no gradient."""
     params, state = whole_shapes(problem), problem.abstract
     fixed = paths(state.get("frozen")).keys() - updated(state["params"])
-    return training_flops(problem.model, params, problem.run.data.sequence_length, fixed)
+    return training_flops(problem.model, params, *row_tokens(problem.run), fixed)
 
 
 def whole_shapes(problem: Any) -> Any:

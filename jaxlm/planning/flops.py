@@ -28,20 +28,23 @@ PEAKS = {
 }
 
 
-def training_flops(model: Any, params: Any, length: int, fixed: Collection[str] = ()) -> float:
+def training_flops(model: Any, params: Any, length: int, target: int = 0, fixed: Collection[str] = ()) -> float:
     """FLOPs of forward and backward pass for one token of a row of `length` (Kaplan et al. 2020, section 2.1).
 
     Args:
       params: the whole model's parameters or their shapes.
+      target: tokens of a row of a decoder over an encoder: a token passes one of the two, and the mean over both is returned.
       fixed: paths of those that get no gradient, which is a third of the work.
     """
     leaves = paths(params)
     sizes = {path: leaf.size for path, leaf in leaves.items() if path.rpartition("/")[2] == "kernel"}
     if model.task in WORDS:
-        table = model.output_table(params)
-        sizes[next(path for path, leaf in leaves.items() if leaf is table)] = table.size
+        table = jax.eval_shape(model.output_table, params)  # T5 scales it
+        alike = [path for path, leaf in leaves.items() if leaf.shape == table.shape and path not in sizes]
+        sizes[next((path for path in alike if path.endswith("lm_head")), alike[0])] = table.size
     known = dims(model.config)
-    multiplied = sum((4.0 if path in fixed else 6.0) * size for path, size in sizes.items())
+    share = lambda path: (length if path.startswith("encoder/") else target) / (length + target) if target else 1.0
+    multiplied = sum((4.0 if path in fixed else 6.0) * size * share(path) for path, size in sizes.items())
     return multiplied + 12.0 * known.layers * known.embed * length
 
 

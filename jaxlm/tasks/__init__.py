@@ -16,6 +16,11 @@ TASKS = {
     "token-classification": "jaxlm.tasks.token_classification",
     "question-answering": "jaxlm.tasks.question_answering",
     "multiple-choice": "jaxlm.tasks.multiple_choice",
+    "text-to-text": "jaxlm.tasks.text_to_text",
+    "translation": "jaxlm.tasks.text_to_text",
+    "summarization": "jaxlm.tasks.text_to_text",
+    "span-corruption": "jaxlm.tasks.span_corruption",
+    "denoising": "jaxlm.tasks.denoising",
 }
 
 

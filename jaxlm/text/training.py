@@ -33,20 +33,23 @@ CONTROL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 
 @dataclasses.dataclass(frozen=True)
 class Settings:
-    """How to train; the last three bound the memory and say what was left out."""
+    """How to train; `distinct`, `sample` and `report` bound the memory and say what was left out."""
 
     lower: bool = False  # lower case, in training and in use
     seed: int = 0  # of Unigram's sample
     distinct: int = DISTINCT  # words counted at a time, of bpe, wordpiece and word
     sample: int = SAMPLE  # pieces of 1,024 characters that Unigram learns from
     report: Callable[[str], None] = lambda line: None
+    sentinels: int = 0  # <extra_id_0>, <extra_id_1>, ... of span corruption: control tokens beside the vocabulary, the first one last
+    mask: bool = False  # a mask token, beside the vocabulary where the kind has none
 
 
 def train_tokenizer(kind: str, texts: Iterable[str], vocab_size: int, settings: Settings = Settings()) -> Tokenizer:
     """A tokenizer of a kind ("bpe", "wordpiece", "unigram", "word", "char") trained on texts; the same texts give the same bytes.
 
     `vocab_size` is an upper bound: a small corpus fills less; "char" takes what the texts hold and ignores it.
-    Raises ConfigError for an unknown kind or too small a vocabulary, DataError for texts without any character.
+    Raises ConfigError for an unknown kind, too small a vocabulary, or control tokens of "char", which has none; DataError for texts
+    without any character.
     """
     if min(settings.distinct, settings.sample) < 1:
         raise ConfigError(f"distinct={settings.distinct}, sample={settings.sample}: both are at least 1")
@@ -56,7 +59,9 @@ def train_tokenizer(kind: str, texts: Iterable[str], vocab_size: int, settings: 
         raise ConfigError(f"unknown tokenizer.kind={kind}: {mend}")
     if kind != "char" and not 1 <= vocab_size <= MOST:
         raise ConfigError(f"tokenizer.vocab_size={vocab_size:,} is out of range: give 1 to {MOST:,}")
-    return KINDS[kind](_with_text(texts), vocab_size, settings)
+    if kind == "char" and (settings.sentinels or settings.mask):
+        raise ConfigError("a char tokenizer has no control tokens, and the task needs some: set tokenizer.kind=unigram or bpe")
+    return _with_controls(KINDS[kind](_with_text(texts), vocab_size, settings), settings)
 
 
 def train_bpe(texts: Iterable[str], vocab_size: int, settings: Settings = Settings()) -> fast.FastTokenizer:
@@ -139,6 +144,19 @@ def save_for_transformers(tokenizer: Tokenizer, directory: Path) -> None:
         settings = {"tokenizer_class": "PreTrainedTokenizerFast", "clean_up_tokenization_spaces": False}
         (directory / "tokenizer.json").write_text(engine.to_str(pretty=True), encoding="utf-8")
         (directory / "tokenizer_config.json").write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
+
+
+def _with_controls(tokenizer: Tokenizer, settings: Settings) -> Tokenizer:
+    """The tokenizer with the sentinels and the mask of its settings, each of which takes the blanks before it."""
+    names = ["<mask>"] * (settings.mask and tokenizer.mask_id is None)
+    names += [f"<extra_id_{k}>" for k in reversed(range(settings.sentinels))]  # counted down, as T5's
+    if not names:
+        return tokenizer
+    from tokenizers import AddedToken
+
+    tokenizer.engine.add_special_tokens([AddedToken(name, lstrip=True, normalized=False, special=True) for name in names])
+    mask = tokenizer.mask_id if tokenizer.mask_id is not None else tokenizer.engine.token_to_id("<mask>")
+    return dataclasses.replace(tokenizer, mask_id=mask)
 
 
 def _with_text(texts: Iterable[str]) -> Iterator[str]:

@@ -102,7 +102,7 @@ def _evaluate(number: int, state: Any, parts: Parts, run: Run, best: tuple[int, 
     return ((number, now), now) if improved else (best, None)
 
 
-LESS_IS_BETTER = ("loss", "perplexity", "bits_per_byte", "brier")
+LESS_IS_BETTER = ("loss", "perplexity", "bits_per_byte", "brier", "ter", "error_rate")
 
 
 def cost(name: str, values: dict[str, float]) -> float:

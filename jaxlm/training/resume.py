@@ -16,6 +16,43 @@ from jaxlm.training import checkpoint, manifest
 from jaxlm.training.step import init_state
 
 DIGESTS = ("tokenizer_digest", "data_digest")  # of config.json, beside the keys of the run
+# What a resumed run may not change, and what of it it may.
+FIXED = (
+    "model",
+    "task",
+    "pretrained",
+    "seed",
+    "batch_size",
+    "loss",
+    "evaluation",
+    "data",
+    "records",
+    "masking",
+    "denoising",
+    "risk",
+    "tuning",
+    "tokenizer",
+    "target_tokenizer",
+    "optimizer",
+)
+FREE_WITHIN = {"data": {"loader", "prefetch", "cache", "test_source"}, "records": {"null_threshold", "n_best", "answer"}}
+FREE_WITHIN["evaluation"] = {"every", "batches", "patience", "generate", "num_beams", "max_new_tokens", "scores"}
+
+
+def differences(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
+    """The keys that a resumed run may not change, as `key: old -> new` lines."""
+    rows, fresh = [], config.to_dict(Run())  # a key that is younger than the old run had its default
+    for group in FIXED:
+        before, after = old.get(group, fresh[group]), new.get(group)
+        if isinstance(before, dict) and isinstance(after, dict):
+            before = {**(fresh[group] if group != "model" and isinstance(fresh[group], dict) else {}), **before}
+        else:
+            before, after = {"": before}, {"": after}
+        for key in sorted(set(before) | set(after)):
+            if key in FREE_WITHIN.get(group, ()) or json.dumps(before.get(key)) == json.dumps(after.get(key)):
+                continue
+            rows.append(f"{group}{'.' + key if key else ''}: {before.get(key)!r} -> {after.get(key)!r}")
+    return rows
 
 
 def check_same_run(run: Run, tokenizer: Any, newest: Path | None) -> None:
@@ -27,7 +64,7 @@ def check_same_run(run: Run, tokenizer: Any, newest: Path | None) -> None:
     old = stored_config(newest) if newest else None
     if old is None:
         return
-    rows = config.differences(old, config.to_dict(run))
+    rows = differences(old, config.to_dict(run))
     if not rows and old["tokenizer_digest"] != tokenizer.digest:
         rows = ["the tokenizer that the data gives now is not the one of the checkpoint; has the data changed?"]
     if rows:
@@ -49,10 +86,14 @@ def resolved_config(run: Run, tokenizer: Any, data_digest: str) -> dict[str, Any
 def keep_files(run: Run, tokenizer: Any, data_digest: str, owner: bool) -> dict[str, Path | bytes]:
     """What a checkpoint holds beside the state; the `owner` of the run directory writes it there too."""
     content = json.dumps(resolved_config(run, tokenizer, data_digest), indent=1).encode()
+    kept = {"tokenizer": tokenizer}
+    if hasattr(tokenizer, "target"):  # two of them: text/sides.py
+        kept = {"tokenizer": tokenizer.source, "target_tokenizer": tokenizer.target}
     if owner:
-        tokenizer.save(Path(run.workdir) / "tokenizer")
+        for name, one in kept.items():
+            one.save(Path(run.workdir) / name)
         write_atomically(Path(run.workdir) / "config.json", content)
-    return {"config.json": content, "tokenizer": Path(run.workdir) / "tokenizer"}
+    return {"config.json": content} | {name: Path(run.workdir) / name for name in kept}
 
 
 def stored_config(directory: Path) -> dict[str, Any]:

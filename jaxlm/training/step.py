@@ -59,8 +59,9 @@ def make_step(loss: LossFn, rule: optax.GradientTransformation, schedule: Schedu
 
 
 def real_tokens(batch: dict[str, jax.Array]) -> jax.Array:
-    """How many tokens of a batch are no padding."""
-    return (batch["segments"] > 0).sum() if "segments" in batch else jnp.asarray(batch["tokens"].size)
+    """How many tokens of a batch are no padding; of pairs those of both sides."""
+    sides = [batch[name] for name in ("segments", "target_segments") if name in batch]
+    return sum((side > 0).sum() for side in sides) if sides else jnp.asarray(batch["tokens"].size)
 
 
 def gradients(loss: LossFn, params: Any, batch: Any, key: jax.Array, accumulate: int = 1) -> tuple[jax.Array, jax.Array, Any]:

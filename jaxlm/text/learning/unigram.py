@@ -58,7 +58,8 @@ def _learn(lines: list[str], vocab_size: int) -> list[tuple[str, float]]:
             raise ConfigError(f"tokenizer.vocab_size={vocab_size} is too small for the characters: it is at least {least[1]}") from error
         raise DataError(f"sentencepiece cannot learn from these texts ({str(error)[:200]}): give more text") from error
     learnt = sentencepiece.SentencePieceProcessor(model_proto=model.getvalue())
-    pieces = [(learnt.id_to_piece(i), learnt.get_score(i)) for i in range(3, learnt.get_piece_size())]
+    # Rounded beyond their own float32: the library reads longer decimals off by a bit, and the saved tokenizer would be another.
+    pieces = [(learnt.id_to_piece(i), round(learnt.get_score(i), 9)) for i in range(3, learnt.get_piece_size())]
     return [*((name, 0.0) for name in (PAD, EOS, UNK)), *(pair for pair in pieces if pair[0] not in (PAD, EOS, UNK))]
 
 

@@ -1,0 +1,199 @@
+"""Scores of texts against references, in percent: BLEU, chrF and TER by sacrebleu, our own ROUGE, exact matches, edit distance.
+
+Every score is a function of sums over the sentences, so that the same counts give the corpus's, a sentence's and any resample's.
+Read first: `rouge.py`. Read next: `bootstrap.py`.
+"""
+
+import dataclasses
+import re
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float
+
+from jaxlm.errors import ConfigError, DataError, extra
+from jaxlm.overrides import choose
+from jaxlm.tasks import rouge
+
+Texts = Sequence[str]
+References = Sequence[Sequence[str]]  # one or several of each text
+USUAL = {"translation": ("bleu", "chrf", "ter"), "summarization": ("rouge",)}
+OF_ANY_TASK = ("exact", "error-rate")
+OF_A_SENTENCE = ("chrf", "rougeL", "error_rate", "exact", "ter", "bleu")  # those that say most about a single one first
+LESS_IS_BETTER = ("ter", "error_rate")
+THREE_LETTERS = {"jpn": "ja", "zho": "zh", "cmn": "zh", "yue": "zh", "kor": "ko"}  # NLLB's codes
+WITHOUT_BLANKS = ("zh", "ja")
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Score:
+    """One score of N texts.
+
+    Attributes:
+      counts: what is summed over the texts.
+      value: sums [K] -> percent.
+      signature: how it was counted.
+    """
+
+    counts: Float[np.ndarray, "N K"]
+    value: Callable[[Float[np.ndarray, "K"]], float]
+    signature: str
+    less_is_better: bool = False
+
+    @property
+    def corpus(self) -> float:
+        """Of all texts together."""
+        return self.value(self.counts.sum(0))
+
+    @property
+    def sentences(self) -> list[float]:
+        """Of each text alone."""
+        return [self.value(row) for row in self.counts]
+
+
+def scores(hypotheses: Texts, references: References, names: Texts, language: str | None = None) -> dict[str, float]:
+    """`measures` as numbers.
+
+    >>> scores(["h ə l oʊ"], [["h ɛ l oʊ"]], ("exact", "error-rate"))
+    {'exact': 0.0, 'error_rate': 25.0}
+    """
+    return {name: score.corpus for name, score in measures(hypotheses, references, names, language).items()}
+
+
+def signatures(found: dict[str, Score]) -> list[str]:
+    """A line a score that says how it was counted: what a paper has to print beside the number."""
+    return [f"{name}|{score.signature}" for name, score in found.items()]
+
+
+def usual(task: str) -> tuple[str, ...]:
+    """The names of the scores that a task is measured by."""
+    return USUAL.get(task, OF_ANY_TASK)
+
+
+def of_a_sentence(found: dict[str, Score]) -> str:
+    """Which of the scores is told of each text alone."""
+    return next(name for name in OF_A_SENTENCE if name in found)
+
+
+def measures(hypotheses: Texts, references: References, names: Texts, language: str | None = None) -> dict[str, Score]:
+    """Name -> score; "rouge" is four, and "error-rate" is called "error_rate".
+
+    Args:
+      references: of each hypothesis one or several; the nearest counts (BLEU counts what any of them has).
+      names: of SCORES.
+      language: code of the texts' language, as "de", "zh_CN" or "jpn_Jpan"; it decides BLEU's and TER's words.
+
+    Raises:
+      ConfigError: an unknown name or language, or sacrebleu is missing.
+      DataError: there is no text, a text without a reference, or not as many references as texts.
+    """
+    if not hypotheses or len(hypotheses) != len(references) or not all(references):
+        raise DataError(f"{len(hypotheses)} texts and {len(references)} references to score: give each text one reference at least")
+    found: dict[str, Score] = {}
+    for name in names:
+        found |= SCORES[choose("evaluation.scores", name, SCORES)](hypotheses, references, language_of(language))
+    return found
+
+
+def language_of(code: str | None) -> str:
+    """A language's code as sacrebleu has it; "" where nothing is said.
+
+    >>> language_of("zh_CN"), language_of("jpn_Jpan"), language_of("de-DE")
+    ('zh', 'ja', 'de')
+    """
+    if not code:
+        return ""
+    if not re.fullmatch(r"[a-z]{2,3}([-_][A-Za-z0-9]{2,4})*", code):
+        raise ConfigError(f"records.target_language={code!r} is no code of a language: give one such as de, zh or ja")
+    short = re.split("[-_]", code)[0]
+    return THREE_LETTERS.get(short, short)
+
+
+def _sacrebleu(name: str, make: Callable[[Any, str], Any]) -> Callable[[Texts, References, str], dict[str, Score]]:
+    """A metric of sacrebleu's, by what it counts in each sentence."""
+
+    def measure(hypotheses: Texts, references: References, language: str) -> dict[str, Score]:
+        with extra("scores", "sacrebleu"):
+            import sacrebleu
+        try:
+            metric = make(sacrebleu, language)
+        except RuntimeError as error:  # a tokenizer of its own that is not installed
+            mend = f'pip install "sacrebleu[{language}]"'
+            raise ConfigError(f"{name} of language {language!r} needs a tokenizer that is not installed: {mend}") from error
+        streams = [[row[i] if i < len(row) else None for row in references] for i in range(max(map(len, references)))]
+        counts = np.array(metric._extract_corpus_statistics(list(hypotheses), streams), np.float64)
+        value = lambda sums: float(metric._compute_score_from_stats(list(sums)).score)
+        return {name: Score(counts, value, str(metric.get_signature()), name in LESS_IS_BETTER)}
+
+    return measure
+
+
+def _ter(sacrebleu: Any, language: str) -> Any:
+    apart = language in WITHOUT_BLANKS  # else a sentence would be one word
+    return sacrebleu.TER(normalized=apart, asian_support=apart)
+
+
+def _rouge(hypotheses: Texts, references: References, language: str) -> dict[str, Score]:
+    if not any(rouge.words(text) for row in references for text in row):
+        raise DataError("ROUGE knows words of a-z and 0-9 alone, and no reference has any: score by chrf, evaluation.scores=['chrf']")
+    rows = [[rouge.rouge(text, reference) for reference in several] for text, several in zip(hypotheses, references, strict=True)]
+    best = {name: [max(one[name] for one in row) for row in rows] for name in rouge.NAMES}
+    return {name: Score(_ratios(values), _percent, "f-measure|stem:no|words:a-z0-9|mean") for name, values in best.items()}
+
+
+def _exact(hypotheses: Texts, references: References, language: str) -> dict[str, Score]:
+    hits = [any(text.split() == one.split() for one in several) for text, several in zip(hypotheses, references, strict=True)]
+    return {"exact": Score(_ratios(hits), _percent, "case:mixed|blanks:alike")}
+
+
+def _error_rate(hypotheses: Texts, references: References, language: str) -> dict[str, Score]:
+    counts = np.array([_nearest(text.split(), several) for text, several in zip(hypotheses, references, strict=True)], np.float64)
+    return {"error_rate": Score(counts, _percent, "edits/units-of-references|units:between-blanks|case:mixed", True)}
+
+
+def _nearest(units: Sequence[str], references: Texts) -> tuple[int, int]:
+    """Edits to, and units of, the reference that is nearest for its length."""
+    found = [(edits(units, reference.split()), len(reference.split())) for reference in references]
+    return min(found, key=lambda pair: pair[0] / max(pair[1], 1))
+
+
+def edits(ours: Sequence[str], theirs: Sequence[str]) -> int:
+    """Levenshtein's distance: insertions, deletions and substitutions from one sequence to the other.
+
+    By the bits of integers, a column of the table at once (Myers 1999, as Hyyrö 2003 has it).
+
+    >>> edits("s ɪ t ɪ ŋ".split(), "k ɪ t ə n".split())
+    3
+    """
+    places: dict[str, int] = {}
+    for i, unit in enumerate(ours):
+        places[unit] = places.get(unit, 0) | 1 << i
+    every, distance = (1 << len(ours)) - 1, len(ours)
+    more, less, last = every, 0, (every + 1) >> 1  # the rows where a step down costs one, or saves one
+    for unit in theirs:
+        same = places.get(unit, 0)
+        reached = ((same & more) + more ^ more) | same
+        right_more, right_less = less | ~(reached | more) & every, more & reached
+        distance += (bool(right_more & last) - bool(right_less & last)) if ours else 1
+        right_more, right_less = (right_more << 1 | 1) & every, right_less << 1 & every
+        more, less = right_less | ~(same | less | right_more) & every, right_more & (same | less)
+    return distance
+
+
+def _ratios(values: Sequence[float]) -> Float[np.ndarray, "N 2"]:
+    return np.stack([np.asarray(values, np.float64), np.ones(len(values))], -1)
+
+
+def _percent(sums: Float[np.ndarray, "2"]) -> float:
+    return 100 * float(sums[0]) / max(float(sums[1]), 1.0)
+
+
+SCORES = {
+    "bleu": _sacrebleu("bleu", lambda sacrebleu, language: sacrebleu.BLEU(trg_lang=language, force=True)),
+    "chrf": _sacrebleu("chrf", lambda sacrebleu, language: sacrebleu.CHRF()),
+    "ter": _sacrebleu("ter", _ter),
+    "rouge": _rouge,
+    "exact": _exact,
+    "error-rate": _error_rate,
+}

@@ -1,0 +1,237 @@
+"""Pairs through `python -m jaxlm.train`: every family learns, a run goes on, row plans and meshes agree, mistakes are one line."""
+
+import dataclasses
+import gzip
+import json
+import random
+
+import jax
+import numpy as np
+import pytest
+
+import jaxlm
+from jaxlm import feeding, prepare, pretrained, sharding
+from jaxlm.config import Data, Loss, Mesh, Run
+from jaxlm.errors import exits
+from jaxlm.ops.special_ids import said
+from jaxlm.runs import read_run
+from jaxlm.training import manifest
+from jaxlm.training.loop import fit
+from tests import running
+
+CONFIG = """
+from jaxlm.config import Checkpoint, Data, Evaluation, Logging, Optimizer, Run, Tokenizer
+from jaxlm.models import bart, marian, t5, transformer
+
+SIDES = dict(
+    vocab_size=None, d_model=32, encoder_layers=1, decoder_layers=1, encoder_attention_heads=2, decoder_attention_heads=2,
+    encoder_ffn_dim=64, decoder_ffn_dim=64, max_position_embeddings=32,
+)
+MODELS = dict(
+    transformer=transformer.Config(**SIDES), marian=marian.Config(**SIDES), bart=bart.Config(**SIDES),
+    t5=t5.Config(vocab_size=None, d_model=32, d_kv=16, d_ff=64, num_layers=1, num_heads=2),
+)
+config = Run(
+    model=MODELS[{model!r}], task="translation", workdir={workdir!r}, epochs=6, batch_size=8,
+    data=Data(source={source!r}, validation=0.0, sequence_length=16, target_length=12, loader="threads", cache={cache!r}),
+    tokenizer=Tokenizer(kind="word", vocab_size=40), optimizer=Optimizer(learning_rate=1e-2, warmup=5),
+    evaluation=Evaluation(every=20), checkpoint=Checkpoint(every=5), logging=Logging(every=1, tensorboard=False),
+)
+"""
+WORDS = "the a cat dog sat on mat and ran over hill".split()
+
+
+def pairs(count=60):
+    """A list of words, and the same in capitals, the last first."""
+    draw = random.Random(0)
+    rows = [[draw.choice(WORDS) for _ in range(draw.randrange(1, 7))] for _ in range(count)]
+    return [(" ".join(row), " ".join(reversed(row)).upper()) for row in rows]
+
+
+def write(path, rows):
+    path.write_text("".join(json.dumps({"source": source, "target": target}) + "\n" for source, target in rows))
+    return str(path)
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory):
+    """A config file a family beside the pairs."""
+    folder = tmp_path_factory.mktemp("pairs")
+    source = write(folder / "pairs.jsonl", pairs())
+    for model in ("transformer", "marian", "bart", "t5"):
+        text = CONFIG.format(model=model, workdir=str(folder / model), source=source, cache=str(folder / "cache"))
+        (folder / f"{model}.py").write_text(text)
+    return folder
+
+
+def losses(workdir):
+    return [row["loss"] for row in running.rows(workdir) if "loss" in row]
+
+
+@pytest.mark.parametrize("model", ["transformer", "t5", "bart", "marian"])
+def test_every_family_learns_with_its_tokenizers_special_tokens(model, place, capsys):
+    assert running.run_here(str(place / f"{model}.py")) == 0
+    found, out = losses(place / model), capsys.readouterr().out
+    assert np.mean(found[-4:]) < 0.8 * found[0], found
+    assert "60 examples" in out and "224 tokens a batch" in out
+    config, tokenizer = read_run(place / model)[0].model, jaxlm.load_tokenizer(place / model)
+    assert [said(config, f"{name}_token_id") for name in ("decoder_start", "eos", "pad")] == [0, tokenizer.eos_id, 0]
+    assert tokenizer.encode("CAT cat") != [tokenizer.unk_id] * 2, "it has learnt from both sides"
+
+
+def test_a_run_of_batches_of_tokens_goes_on_where_it_was(place):
+    """Buckets, a batch of so many tokens, dropout, scheduled sampling: two parts end in the bits of the whole."""
+    common = [str(place / "transformer.py"), "data.packing=buckets", "data.batch_tokens=160", "loss.scheduled_sampling=0.5"]
+    common += ["optimizer.decay=12", "loss.label_smoothing=0.1", "steps=12", "epochs=none"]
+    assert running.run_here(*common, f"workdir={place / 'whole'}") == 0
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("jaxlm.train.fit", stopping_at(6))
+        assert running.run_here(*common, f"workdir={place / 'parts'}") == 75
+    assert manifest.checkpoint_steps(place / "parts")[-1] == 6
+    assert running.run_here(*common, f"workdir={place / 'parts'}") == 0
+    assert running.same_end(place / "whole", place / "parts")
+    assert len({row["tokens"] for row in running.rows(place / "whole") if "tokens" in row}) > 1
+
+
+def test_batches_of_tokens_are_the_same_on_most_meshes():
+    rows = lambda tokens, parts, accumulate=1: feeding.rows_multiple(
+        Run(data=Data(sequence_length=16, target_length=12, batch_tokens=tokens), accumulate=accumulate),
+        sharding.make_mesh(Mesh(), jax.devices()[:parts]),
+    )
+    assert {rows(280, parts, accumulate) for parts, accumulate in ((1, 1), (2, 1), (8, 1), (2, 4))} == {8}
+    assert [rows(280, 6), rows(280, 8, 2), rows(140, 1), rows(140, 4), rows(140, 8), rows(28, 1)] == [6, 16, 4, 4, 8, 1]
+
+
+@pytest.mark.parametrize("shape", [(4,), (2, 3)], ids=["rows", "micro-batches"])
+def test_every_row_is_told_the_share_of_its_step(shape):
+    run = Run(steps=10, loss=Loss(scheduled_sampling=0.5))
+    make = feeding.with_sampling_rate(run, lambda step: {"tokens": np.zeros((*shape, 7), np.int32)})
+    for step, share in ((0, 0.0), (5, 0.25), (10, 0.5)):
+        made = make(step)["sampling_rate"]
+        assert made.dtype == np.float32 and made.shape == shape and (made == share).all()
+
+
+def stopping_at(step):
+    """The loop, asked to stop at a step."""
+    return lambda state, run, parts, best=None: fit(state, run, dataclasses.replace(parts, stop=lambda number: number >= step), best)
+
+
+def test_row_plans_and_meshes_give_one_loss(place):
+    """The first step over all pairs: one a row, several a row, in micro-batches, and on eight devices."""
+    found = {}
+    common = [str(place / "transformer.py"), "model.dropout=0.0", "model.vocab_size=28", "epochs=none", "steps=1", "batch_size=64"]
+    for name, changes, devices in (
+        ("padded", ["data.packing=padded"], 1),
+        ("packed", ["data.sequence_length=32", "data.target_length=24"], 1),
+        ("mesh", ["data.packing=padded", "data.batch_tokens=1792", "accumulate=2", "mesh.fsdp=2", "mesh.tensor=2"], 8),
+    ):
+        assert running.run_here(*common, *changes, f"workdir={place / name}", devices=devices) == 0
+        found[name] = losses(place / name)[0]
+        counted = sum(2 * len(source.split()) + 1 for source, _ in pairs())  # the words of both sides, and every target's end
+        assert [row["tokens"] for row in running.rows(place / name) if "tokens" in row] == [counted]
+    assert found["packed"] == pytest.approx(found["padded"], rel=1e-5) and found["mesh"] == pytest.approx(found["packed"], rel=1e-5)
+
+
+def test_two_vocabularies_are_kept_guarded_and_of_two_tables(place, capsys):
+    both = ["target_tokenizer.kind=bpe", "target_tokenizer.vocab_size=300", "epochs=none"]
+    given = [str(place / "transformer.py"), *both, "model.share_encoder_decoder_embeddings=false", f"workdir={place / 'two'}"]
+    assert running.run_here(*given, "steps=3") == 0
+    run, folder = read_run(place / "two")
+    source, target = jaxlm.load_tokenizer(place / "two"), jaxlm.load_tokenizer(place / "two" / "target_tokenizer")
+    assert (run.model.vocab_size, run.model.decoder_vocab_size) == (source.vocab_size, target.vocab_size)
+    assert source.vocab_size < 40 and target.vocab_size > 256 and (folder / "target_tokenizer").is_dir()
+    assert source.encode("CAT") == [source.unk_id] and target.decode(target.encode("CAT")) == "CAT"
+    assert running.run_here(*given, "steps=4") == 0 and losses(place / "two")[-1] < losses(place / "two")[0]
+    capsys.readouterr()
+    pretrained.convert(place / "two", place / "folder")
+    assert jaxlm.load_tokenizer(place / "folder" / "target_tokenizer").digest == target.digest
+    assert running.run_here(*given, "target_tokenizer.vocab_size=290", "steps=5") == 78
+    assert "target_tokenizer.vocab_size: 300 -> 290" in capsys.readouterr().err
+    for model, mend in (("bart", "leave it out"), ("transformer", "set model.share_encoder_decoder_embeddings=false")):
+        assert running.run_here(str(place / f"{model}.py"), *both, f"workdir={place / 'refused'}") == 78
+        assert mend in capsys.readouterr().err
+
+
+def test_validation_is_measured_and_written_and_decides(place):
+    changes = ["data.validation=0.2", "evaluation.generate=4", "evaluation.scores=['exact','error-rate']", "evaluation.best=error_rate"]
+    assert running.run_here(str(place / "transformer.py"), *changes, "epochs=none", "steps=3", f"workdir={place / 'held'}") == 0
+    found = next(row for row in running.rows(place / "held") if "validation_loss" in row)
+    assert {"validation_perplexity", "validation_accuracy", "validation_exact", "validation_error_rate"} <= found.keys()
+    assert manifest.best(place / "held") == (3, found["validation_error_rate"])
+
+
+def test_bad_pairs_are_left_out_counted_and_said(place, tmp_path, capsys):
+    rows = [*pairs(20), ("", "A"), ("a", " "), ("a", "A " * 9), ("cat " * 30, "CAT " * 30)]
+    source = write(tmp_path / "rows.jsonl", rows)
+    given = [str(place / "transformer.py"), f"data.source={source}", "epochs=none", "steps=1", f"workdir={tmp_path / 'run'}"]
+    given += ["records.skip=true", "records.ratio=8"]
+    for _ in range(2):  # made, then found in the cache
+        assert running.run_here(*given) == 0
+        line = next(line for line in capsys.readouterr().out.splitlines() if line.startswith("train: "))
+        assert "21 records" in line and "1 records were cut to 16 and 12 tokens and lost 33" in line
+        assert "left out: 2 pairs with an empty side, 1 pair of lengths beyond 1 : 8 (first: " in line and "rows.jsonl:21)" in line
+
+
+def test_two_plain_files_and_a_mixture_with_prefixes(place, tmp_path, capsys):
+    for name, side in (("x.en", 0), ("x.de", 1)):
+        with gzip.open(tmp_path / f"{name}.gz", "wt") as file:
+            file.writelines(f"{pair[side]}\n" for pair in pairs(30))
+    files = f"{tmp_path / 'x.en.gz'}::{tmp_path / 'x.de.gz'}"
+    mixed = f"data.source=[[{files!r},1.0,'turn: '],[{str(place / 'pairs.jsonl')!r},3.0]]"
+    given = [str(place / "transformer.py"), mixed, "epochs=none", "steps=2", f"workdir={tmp_path / 'run'}"]
+    assert running.run_here(*given) == 0
+    assert [line.split(",")[0] for line in capsys.readouterr().out.splitlines() if line.startswith("train: ")] == [
+        "train: 30 records",
+        "train: 60 records",
+    ]
+    tokenizer = jaxlm.load_tokenizer(tmp_path / "run")
+    assert tokenizer.unk_id not in tokenizer.encode("turn: cat CAT")
+
+
+def test_prepare_makes_what_training_finds(place, tmp_path, capsys):
+    given = [str(place / "transformer.py"), f"data.cache={tmp_path}"]
+    with exits():
+        prepare.main(given)
+    folder = capsys.readouterr().out.strip()
+    assert (manifest.Path(folder) / "train" / "manifest.json").is_file()
+    assert running.run_here(*given, "epochs=none", "steps=1", f"workdir={tmp_path / 'run'}") == 0
+    assert len(list((tmp_path / "examples").glob("[!.]*"))) == 1
+
+
+WRONG = {
+    "an empty side": (
+        [("a", "A"), ("b", "")],
+        [],
+        "rows.jsonl:2: the pair has an empty target: mend or remove it, or set records.skip=true",
+    ),
+    "an absurd ratio": ([("a", "A B C")], ["records.ratio=2"], "rows.jsonl:1: the pair has sides of 1 and 3 tokens"),
+    "no end": ([("a", "A")], ["tokenizer.kind=char"], "no token that ends a text"),
+    "a target longer than the model": (None, ["data.target_length=33"], "data.target_length=33 exceeds the model's 32 positions"),
+    "too few tokens": (None, ["data.batch_tokens=27"], "data.batch_tokens=27"),
+    "tokens of text": (
+        None,
+        ["task=span-corruption", "data.column=source", "tokenizer.kind=bpe", "tokenizer.vocab_size=300", "data.batch_tokens=900"],
+        "data.batch_tokens=900 is of pairs",
+    ),
+    "two tokenizers of text": (None, ["task=denoising", "target_tokenizer.kind=bpe"], "target_tokenizer is of pairs"),
+    "no such range": (None, ["loss.scheduled_sampling=1.5"], "loss.scheduled_sampling=1.5: it is from 0 to 1"),
+    "a ratio below one": (None, ["records.ratio=0.5"], "records.ratio=0.5: it is at least 1"),
+    "a mixture that is none": (None, ["data.source=[['x',1,'a','b']]"], "neither a name nor a mixture"),
+    "risk of packed rows": (None, ["risk.reward=rougeL"], "set data.packing=buckets"),
+    "no reward": (None, ["risk.reward=rouge", "data.packing=padded"], "risk.reward='rouge'"),
+    "a target of no decoder": (
+        None,
+        ["task=masked-lm", "data.column=source", "tokenizer.kind=wordpiece", "tokenizer.vocab_size=90"],
+        "data.target_length=12 is of a decoder",
+    ),
+    "no such schedule": (None, ["loss.scheduled_sampling=0.5", "loss.sampling_schedule=line"], "'linear'"),
+}
+
+
+@pytest.mark.parametrize("name", WRONG)
+def test_a_mistake_is_one_line_with_its_place(name, place, tmp_path, capsys):
+    rows, options, word = WRONG[name]
+    given = [f"data.source={write(tmp_path / 'rows.jsonl', rows)}"] if rows else []
+    code = running.run_here(str(place / "transformer.py"), f"workdir={tmp_path / 'run'}", "steps=1", "epochs=none", *given, *options)
+    error = capsys.readouterr().err.strip()
+    assert code in (65, 78) and word in error and "\n" not in error, error

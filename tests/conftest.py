@@ -1,7 +1,11 @@
-"""Eight simulated CPU devices, quick compiles, and no trace of the caller's own caches."""
+"""Eight simulated CPU devices, quick compiles, no trace of the caller's own caches, and not more programs than a process can hold."""
 
 import os
+import sys
 import tempfile
+from pathlib import Path
+
+import pytest
 
 flags = "--xla_force_host_platform_device_count=8 --xla_backend_optimization_level=0"
 os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {flags}".strip()
@@ -10,3 +14,15 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 # Programs compiled by one test process serve the next; the caller's own cache is left alone.
 os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", os.path.join(tempfile.gettempdir(), "jaxlm-tests-compiled"))
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.5")
+
+
+MAPPINGS = 30_000  # of memory; Linux grants a process 65,530, a compiled program has some 33, and past the end jaxlib dies of SIGSEGV
+
+
+@pytest.fixture(autouse=True, scope="module")
+def forget_programs():
+    """Forget compiled programs where a process holds too many."""
+    yield
+    maps = Path("/proc/self/maps")
+    if "jax" in sys.modules and maps.is_file() and maps.read_text().count("\n") > MAPPINGS:
+        sys.modules["jax"].clear_caches()

@@ -9,7 +9,7 @@ columns: 'records.columns=(("text","NAME"),("label","NAME"))'. Five folds instea
 updates instead of all weights: configs/sentiment_lora.py.
 
 R-Drop reads every batch twice, with other dropouts, and takes twice the time. Measured with MiniLM on 2,445 test texts, the checkpoint of
-the best validation accuracy, compute.dtype=bfloat16: 0.8335 and 0.8344 (seeds 0 and 1; 16 minutes each on 2 idle cores of a Xeon),
+the best validation accuracy, compute.dtype=bfloat16: 0.8335 and 0.8344 (seeds 0 and 1; the first took 16 minutes on 2 cores of a Xeon),
 calibration error 0.032 and 0.034 after --calibrate. Without R-Drop, float32, the least validation loss: 0.827 and 0.043 (one seed).
 """
 

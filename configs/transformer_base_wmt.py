@@ -30,9 +30,7 @@ config = Run(
     tokenizer=Tokenizer(kind="bpe", vocab_size=37_000),
     compute=Compute(dtype="bfloat16"),
     loss=Loss(label_smoothing=0.1),
-    optimizer=Optimizer(
-        learning_rate=7e-4, schedule="inverse_sqrt", warmup=4000, b1=0.9, b2=0.98, eps=1e-9, weight_decay=0.0, clip=None, name="adamw"
-    ),
+    optimizer=Optimizer(learning_rate=7e-4, schedule="inverse_sqrt", warmup=4000, b1=0.9, b2=0.98, eps=1e-9, weight_decay=0.0, clip=None),
     evaluation=Evaluation(every=5000, generate=500, num_beams=4, best="bleu"),
     checkpoint=Checkpoint(every=1500, keep=5),
 )

@@ -5,9 +5,9 @@
     python -m jaxlm.evaluate runs/translation --split test --num-beams 5 --output outputs.jsonl
 
 Sentence n of one file belongs to sentence n of the other; a tsv or jsonl with the columns source and target, or a set of TFDS such as
-tfds:ted_hrlr_translate/pt_to_en, will do as well. One byte-level BPE is learnt from both languages, batches hold 4,096 tokens with
-their padding, and 200 validation sentences are translated at each evaluation: the best checkpoint is the one with the highest BLEU.
-The mean of the last five, which are kept, is often better:
+tfds:ted_hrlr_translate/pt_to_en, will do as well. One byte-level BPE is learnt from both languages, rows hold several pairs each that
+do not see one another, and 200 validation sentences are translated at each evaluation: the best checkpoint is the one with the highest
+BLEU. The mean of the last five, which are kept, is often better:
 
     python -m jaxlm.convert runs/translation averaged --average 5 --run
     python -m jaxlm.evaluate averaged --split test --num-beams 5
@@ -39,9 +39,8 @@ config = Run(
         test_source="test_2017_flickr.en.gz::test_2017_flickr.de.gz",
         sequence_length=64,
         target_length=64,
-        packing="buckets",
-        batch_tokens=4096,
     ),
+    batch_size=32,
     records=Records(source_language="en", target_language="de"),
     tokenizer=Tokenizer(kind="bpe", vocab_size=8000),
     loss=Loss(label_smoothing=0.1),

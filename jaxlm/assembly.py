@@ -29,7 +29,7 @@ from jaxlm.tasks.pair_sides import make_sides, with_special_ids
 from jaxlm.tasks.rewards import make_reward
 from jaxlm.text.embeddings.embedding_init import fill_embeddings
 from jaxlm.text.embeddings.vector_files import load_vectors
-from jaxlm.text.sides import Sides, load_sides, target_of
+from jaxlm.text.sides import Sides, load_sides
 from jaxlm.text.tokenizer import Tokenizer, keep_tokenizer, load_tokenizer
 from jaxlm.text.training import Settings, train_tokenizer
 from jaxlm.training import risk
@@ -88,7 +88,7 @@ def _new_parameters(run: Run, model: Any) -> set[str]:
 
 def training_step(problem: Problem, tokenizer: Tokenizer) -> Callable[[Any, Any], tuple[Any, dict[str, Any]]]:
     """(state, batch) -> (state, metrics). Under minimum risk the model as it is draws candidates for each batch first."""
-    run, model, target = problem.run, problem.model, target_of(tokenizer)
+    run, model, target = problem.run, problem.model, tokenizer.as_target()
     step = make_step(problem.loss, problem.rule, problem.schedule, run.optimizer, run.seed, run.accumulate)
     if run.risk.reward is None:
         return step
@@ -153,7 +153,7 @@ def resolve(run: Run, tokenizer: Tokenizer) -> Run:
             raise ConfigError(f"target_tokenizer makes a second vocabulary, and this {model.model_type} has one table of tokens: {mend}")
         model = _with_vocabulary(model, "decoder_vocab_size", tokenizer.target)
     if head_of(run.task) == "seq2seq-lm":
-        pairs, target = task_named(run.task).RECORDS, target_of(tokenizer)
+        pairs, target = task_named(run.task).RECORDS, tokenizer.as_target()
         model = with_special_ids(model, target, run.pretrained is None, make_sides(tokenizer, target, run) if pairs else None)
     run = dataclasses.replace(run, model=model)
     check_task(run, tokenizer)

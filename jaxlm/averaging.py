@@ -15,9 +15,8 @@ import numpy as np
 
 from jaxlm.errors import CheckpointError, ConfigError, DataError
 from jaxlm.pretrained import Conversion, convert
-from jaxlm.runs import is_run
+from jaxlm.runs import is_run, trained_params
 from jaxlm.training import checkpoint, manifest
-from jaxlm.training.tuning import assemble, nested
 
 CONFIG = "config.json"
 
@@ -88,15 +87,8 @@ def mean_parameters(folders: list[Path]) -> dict[str, Any]:
     A model is what `pretrained.load` makes of a checkpoint: the moving average where there is one, frozen parts and low-rank updates
     put together. So with LoRA the mean is of matrices, not of their factors.
     """
-    total = _parameters(folders[0])
+    params = lambda folder: jax.tree.map(lambda leaf: np.asarray(leaf, np.float32), trained_params(folder, {}, None))
+    total = params(folders[0])
     for folder in folders[1:]:
-        total = jax.tree.map(np.add, total, _parameters(folder))
+        total = jax.tree.map(np.add, total, params(folder))
     return jax.tree.map(lambda leaf: leaf / np.float32(len(folders)), total)
-
-
-def _parameters(folder: Path) -> dict[str, Any]:
-    stored = checkpoint.leaves(folder)
-    trained = "ema" if any(name.startswith("ema/") for name in stored) else "params"
-    wanted = {name: leaf for name, leaf in stored.items() if name.partition("/")[0] in (trained, "frozen")}
-    state = checkpoint.restore_part(folder, nested(wanted), None)
-    return jax.tree.map(lambda leaf: np.asarray(leaf, np.float32), assemble(state[trained], state.get("frozen")))

@@ -25,7 +25,7 @@ from jaxlm.inference.score import Pair, score_tokens
 from jaxlm.models import dims, has_decoder
 from jaxlm.overrides import choose
 from jaxlm.pretrained import load
-from jaxlm.text.sides import Sides, load_sides, target_of
+from jaxlm.text.sides import Sides, load_sides
 
 UNLIMITED = 2048  # tokens that a model without a limit reads, as in the harness
 MOST_NEW = 256  # tokens of a generation where the task does not say, as in the harness
@@ -143,7 +143,7 @@ class JaxLM(TemplateLM):
             order = sorted(numbers, key={number: -len(row) for number, row in rows.items()}.get)
             for at in range(0, len(order), self.batch_size):
                 batch = order[at : at + self.batch_size]
-                made = continue_rows(self.model, self.params, target_of(self.tokenizer), [rows[number] for number in batch], wanted)
+                made = continue_rows(self.model, self.params, self.tokenizer.as_target(), [rows[number] for number in batch], wanted)
                 texts |= dict(zip(batch, made, strict=True))
                 bar.update(len(batch))
         bar.close()

@@ -26,7 +26,6 @@ from jaxlm.data.store import MANIFEST
 from jaxlm.errors import ConfigError, DataError
 from jaxlm.tasks import task_named
 from jaxlm.tasks.pair_sides import Unfit, target_length
-from jaxlm.text.sides import target_of
 from jaxlm.text.tokenizer import Tokenizer
 
 Say = Callable[[str], None]
@@ -37,7 +36,10 @@ MODEL_KINDS = {"one": "single_label_classification", "several": "multi_label_cla
 
 
 def entries(run: Run) -> list[tuple[str, float, str | None]]:
-    """The run's sources: each with its weight in a mixture, and the prefix that it names. Raises ConfigError for what is neither."""
+    """The run's sources: each with its weight in a mixture, and the prefix that it names.
+
+    Raises ConfigError for what is neither, and for the prefix of a running text.
+    """
     source = run.data.source
     if isinstance(source, str):
         return [(source, 1.0, None)]
@@ -46,6 +48,8 @@ def entries(run: Run) -> list[tuple[str, float, str | None]]:
         raise ConfigError(
             f"data.source={source!r} is neither a name nor a mixture ((source, weight), ...), of pairs (source, weight, prefix)"
         )
+    if any(prefix is not None for *_, prefix in given) and not hasattr(task_named(run.task), "make_sides"):
+        raise ConfigError(f"data.source={source!r}: prefixes are for tasks over pairs, and task={run.task} is none: leave them out")
     return [(name, float(weight), prefix) for name, weight, prefix in given]
 
 
@@ -236,7 +240,7 @@ def make_features(
 def _spelled(run: Run, tokenizer: Tokenizer) -> Any:
     """What a task spells texts by: the tokenizer, or of pairs both sides of it."""
     make_sides = getattr(task_named(run.task), "make_sides", None)
-    return tokenizer if make_sides is None else make_sides(tokenizer, target_of(tokenizer), run)
+    return tokenizer if make_sides is None else make_sides(tokenizer, tokenizer.as_target(), run)
 
 
 @contextlib.contextmanager

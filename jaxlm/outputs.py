@@ -23,7 +23,6 @@ from jaxlm.models import dims
 from jaxlm.ops.special_ids import said
 from jaxlm.tasks import bootstrap, text_scores
 from jaxlm.tasks.text_scores import Score
-from jaxlm.text.sides import target_of
 from jaxlm.text.tokenizer import Tokenizer
 
 
@@ -79,7 +78,7 @@ def write(writer: Writer, params: Any, sources: Sequence[Int[np.ndarray, "S"]], 
     Args:
       sources: ids, special tokens among them.
     """
-    begun, run, target = time.perf_counter(), writer.run, target_of(writer.tokenizer)
+    begun, run, target = time.perf_counter(), writer.run, writer.tokenizer.as_target()
     ends, rows, most = ends_of(writer.model, target, {}), min(run.batch_size, len(sources)), _most(writer, how)
     beams = run.evaluation.num_beams if how.num_beams is None else how.num_beams
     named = {"num_beams": beams, "max_new_tokens": most, "eos_token_id": ends}

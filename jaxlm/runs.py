@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import math
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +32,8 @@ def load_run(path: str | Path, task: str | None = None, dtype: str | None = None
     """
     run, folder = read_run(path)
     model = make_model(run.model, dataclasses.replace(run.compute, dtype=dtype or run.compute.dtype), head_of(run.task), run.masking)
-    params = _parameters(folder, model)
+    mesh = None if jax.sharding.get_abstract_mesh().empty else jax.sharding.get_mesh()
+    params = trained_params(folder, paths(abstract_params(model)) if mesh else {}, mesh)
     if task not in (None, run.task, model.task):
         model, params = kept(model, params)
     if task not in (None, run.task, model.task):
@@ -44,11 +46,14 @@ def kept(model: Any, params: dict) -> tuple[Any, dict]:
     return (model.discriminator, discriminator(params)) if isinstance(model, ElectraPair) else (model, params)
 
 
-def _parameters(folder: Path, model: Any) -> dict:
+def trained_params(folder: Path, placed: Mapping[str, Any], mesh: jax.sharding.Mesh | None) -> dict:
+    """The parameters of a checkpoint: the moving average where there is one, frozen parts and low-rank updates put together.
+
+    Args:
+      placed: path -> what has the sharding of a leaf on `mesh`; one that is not there lies whole on each device.
+    """
     stored = checkpoint.leaves(folder)
     trained = "ema" if any(name.startswith("ema/") for name in stored) else "params"
-    mesh = None if jax.sharding.get_abstract_mesh().empty else jax.sharding.get_mesh()
-    placed = paths(abstract_params(model)) if mesh else {}
     target = {}
     for name, leaf in stored.items():
         top, _, path = name.partition("/")

@@ -16,7 +16,7 @@ from jaxlm.ops.spans import corrupt_spans, counts, cut_prefix, draw_spans, lengt
 V, EOS = 300, 1
 SENTINELS = tuple(range(V - 1, V - 101, -1))
 VOCABULARY = Vocabulary(None, None, None, np.arange(V) < 3, np.arange(3, 200, dtype=np.int32), None, EOS, 2, SENTINELS)
-NOISE = Denoising()
+NOISE = Denoising(density=0.15)
 
 
 def rows(numbers, length, seed):
@@ -155,7 +155,7 @@ def test_a_prefix_is_cut_anywhere():
     [
         (Denoising(density=0.0), 64, "denoising.density=0.0 is above 0"),
         (Denoising(density=1.0), 64, "below 1"),
-        (Denoising(span=0.5), 64, "denoising.span=0.5 at least 1"),
+        (Denoising(density=0.15, span=0.5), 64, "denoising.span=0.5 at least 1"),
         (NOISE, 2, "data.sequence_length=2 has no room"),
     ],
 )

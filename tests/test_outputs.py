@@ -23,7 +23,7 @@ from jaxlm.inference.generate import generate_tokens
 from jaxlm.labelled import make_examples, read_split
 from jaxlm.outputs import Answers, Decoding, chosen, write
 from jaxlm.tasks import task_named
-from jaxlm.text.sides import load_sides, target_of
+from jaxlm.text.sides import load_sides
 from tests import running
 from tests.test_train_tasks import command, measured
 from tests.test_train_tasks import write as write_rows
@@ -229,7 +229,7 @@ def test_texts_do_not_depend_on_the_batch_and_programs_are_few(trained):
     written = write(member, member.params, sources)
     assert loop.advance._cache_size() - before <= 1, "the last batch is filled up"
     assert written.texts == [write(member, member.params, [source]).texts[0] for source in sources]
-    ends = [len(target_of(member.tokenizer).encode(text, add_special_tokens=False)) + 1 for text in written.texts]
+    ends = [len(member.tokenizer.as_target().encode(text, add_special_tokens=False)) + 1 for text in written.texts]
     assert written.tokens == sum(min(end, 16) for end in ends), "ends are counted, padding and repeated rows are not"
     assert write(member, member.params, []).texts == []
 

@@ -19,7 +19,7 @@ from jaxlm.models import init_params, make_model, mbart, t5, transformer
 from jaxlm.ops.special_ids import of_tokenizer, said, start_id
 from jaxlm.tasks import pair_sides, text_to_text
 from jaxlm.tasks.pair_sides import Unfit, make_sides, with_special_ids
-from jaxlm.text.sides import Sides, load_sides, target_of
+from jaxlm.text.sides import Sides, load_sides
 from jaxlm.text.tokenizers import fast
 from jaxlm.text.training import train_tokenizer
 
@@ -55,7 +55,7 @@ MARIAN = words("$A </s>", ("<pad>", "</s>", ">>deu<<", ">>fra<<"))
 def example(source, target, tokenizer=ENDED, **options):
     run = dataclasses.replace(RUN, records=Records(**options))
     record = {"source": source} if target is None else {"source": source, "target": target}
-    return text_to_text.features(record, make_sides(tokenizer, target_of(tokenizer), run), run.records, 8)[0]
+    return text_to_text.features(record, make_sides(tokenizer, tokenizer.as_target(), run), run.records, 8)[0]
 
 
 def spelled(ids, tokenizer):
@@ -185,7 +185,7 @@ def test_the_language_that_ends_a_target_begins_the_decoder_and_one_that_begins_
 
 def test_two_tokenizers_are_asked_as_one(tmp_path):
     both = Sides(ENDED, AROUND)
-    assert both.encode("a") == ENDED.encode("a") and both.eos_id == 1 and target_of(both) is AROUND and target_of(ENDED) is ENDED
+    assert both.encode("a") == ENDED.encode("a") and both.eos_id == 1 and both.as_target() is AROUND and ENDED.as_target() is ENDED
     assert len({one.digest for one in (ENDED, AROUND, both, Sides(AROUND, ENDED), Sides(ENDED, ENDED))}) == 5
     made = example("a", "b", both)
     assert spelled(made["tokens"], ENDED) == "a </s>" and spelled(made["targets"], AROUND) == "<s> b </s>"

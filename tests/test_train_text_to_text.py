@@ -263,6 +263,11 @@ WRONG = {
     "no such range": (None, ["loss.scheduled_sampling=1.5"], "loss.scheduled_sampling=1.5: it is from 0 to 1"),
     "a ratio below one": (None, ["records.ratio=0.5"], "records.ratio=0.5: it is at least 1"),
     "a mixture that is none": (None, ["data.source=[['x',1,'a','b']]"], "neither a name nor a mixture"),
+    "a prefix of running text": (
+        None,
+        ["task=span-corruption", "data.column=source", "tokenizer.kind=bpe", "data.source=[['x',1,'a: ']]"],
+        "prefixes are for tasks over pairs, and task=span-corruption is none: leave them out",
+    ),
     "risk of packed rows": (None, ["risk.reward=rougeL"], "set data.packing=buckets"),
     "no reward": (None, ["risk.reward=rouge", "data.packing=padded"], "risk.reward='rouge'"),
     "a target of no decoder": (

@@ -17,7 +17,6 @@ from jaxlm.layers.watch import attention_weights
 from jaxlm.models import has_decoder
 from jaxlm.ops.positions import shift_right
 from jaxlm.ops.special_ids import start_id
-from jaxlm.text.sides import target_of
 
 Text = str | Sequence[int]
 SHADES = " ·░▒▓█"
@@ -52,7 +51,7 @@ def align(model: Any, params: Any, tokenizer: Any, source: Text, output: Text, l
 
     Raises ConfigError for a model without cross-attention, or a layer that it has not.
     """
-    turned = target_of(tokenizer)
+    turned = tokenizer.as_target()
     ids, made = _ids(tokenizer, source), _ids(turned, output)
     made += [turned.eos_id] if turned.eos_id not in (None, *made) else []
     weights = cross_attention(model, params, ids, made)

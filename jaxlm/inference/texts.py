@@ -35,16 +35,10 @@ def text_and_count(model: Any, params: Any, tokenizer: Any, prompts: Sequence[Pr
     width = max(map(len, rows))
     tokens = np.array([[0] * (width - len(row)) + row for row in rows], np.int32)
     mask = np.array([[False] * (width - len(row)) + [True] * len(row) for row in rows])
-    target = target_of(tokenizer)
+    target = tokenizer.as_target()
     ends = ends_of(model, target, named)
     new: Generated = generate(model, params, tokens, mask=mask, tokenizer=target, **{**named, "eos_token_id": ends})
     return [spell(target, row[:length], ends) for row, length in zip(new.tokens, new.lengths, strict=True)], int(new.lengths.sum())
-
-
-def target_of(tokenizer: Any) -> Any:
-    """The tokenizer of what is written: of two the second, of Marian's two models the target's, else the only one there is."""
-    turned = getattr(tokenizer, "as_target", None)
-    return getattr(tokenizer, "target", None) or (tokenizer if turned is None else turned())
 
 
 def read_prompt(tokenizer: Any, prompt: Prompt) -> list[int]:
@@ -65,7 +59,7 @@ def stream_text(model: Any, params: Any, tokenizer: Any, prompt: Prompt, **named
     ids = read_prompt(tokenizer, prompt)
     limit = dims(model.config).context
     room = 2**30 if limit is None else limit if has_decoder(model) else max(limit - len(ids), 1)
-    target = target_of(tokenizer)
+    target = tokenizer.as_target()
     ends = ends_of(model, target, named)
     wanted = named.get("max_new_tokens")
     named = {**named, "eos_token_id": ends, "max_new_tokens": min(DEFAULT_NEW if wanted is None else wanted, room)}

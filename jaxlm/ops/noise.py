@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from jaxlm.config import Masking
+from jaxlm.config import Denoising, Masking
 from jaxlm.errors import ConfigError
 
 ROLES = ("bos_id", "eos_id", "pad_id", "unk_id", "cls_id", "sep_id", "mask_id")
@@ -96,6 +96,11 @@ def compact(values: np.ndarray, kept: np.ndarray, width: int) -> np.ndarray:
     out = np.zeros((len(values), width), np.int32)
     out[np.nonzero(kept)[0], (np.cumsum(kept, 1) - 1)[kept]] = values[kept]
     return out
+
+
+def with_density(noise: Denoising, usual: float) -> Denoising:
+    """The noise with a task's own share of what is taken out, where none is given."""
+    return dataclasses.replace(noise, density=usual) if noise.density is None else noise
 
 
 def sides(source: tuple[np.ndarray, np.ndarray], target: tuple[np.ndarray, np.ndarray]) -> dict[str, np.ndarray]:

@@ -4,14 +4,13 @@ Rows are cut out of one stream, or hold whole documents side by side (data.packi
 metrics are those of `text_to_text.py`. Read first: `ops/infilling.py`.
 """
 
-import dataclasses
-
 import numpy as np
 
-from jaxlm.config import Denoising, Run
+from jaxlm.config import Run
 from jaxlm.errors import ConfigError
 from jaxlm.ops.infilling import infill
-from jaxlm.ops.noise import Vocabulary
+from jaxlm.ops.noise import Vocabulary, with_density
+from jaxlm.tasks.pair_sides import target_length
 from jaxlm.tasks.text_to_text import loss, measure, metrics, predictions
 
 __all__ = ["features", "loss", "measure", "metrics", "predictions", "row_length", "target_length", "needs"]
@@ -31,7 +30,7 @@ def row_length(run: Run) -> int:
 
     Raises ConfigError for shares that are none, spans shorter than the masks in their places, or lengths without room.
     """
-    noise, length = _noise(run), min(run.data.sequence_length, target_length(run))
+    noise, length = with_density(run.denoising, DENSITY), min(run.data.sequence_length, target_length(run))
     if noise.prefix:
         raise ConfigError("denoising.prefix=true is of task=span-corruption: leave it out")
     if noise.span < 1:
@@ -42,11 +41,6 @@ def row_length(run: Run) -> int:
     if length < 2:
         raise ConfigError(f"data.sequence_length and data.target_length are at least 2, a token and the end, and one is {length}")
     return length - 1
-
-
-def target_length(run: Run) -> int:
-    """Tokens of the decoder's rows."""
-    return run.data.target_length or run.data.sequence_length
 
 
 def features(rows: dict[str, np.ndarray], vocabulary: Vocabulary, draws: np.ndarray, options: Run) -> dict[str, np.ndarray]:
@@ -62,11 +56,5 @@ def features(rows: dict[str, np.ndarray], vocabulary: Vocabulary, draws: np.ndar
     flat = lambda array: array.reshape(-1, tokens.shape[-1])
     segments = flat(rows.get("segments", rows["weights"] > 0).astype(np.int32))
     sizes = options.data.sequence_length, target_length(options)
-    made = infill(flat(tokens), segments, vocabulary, draws.reshape(-1), _noise(options), sizes)
+    made = infill(flat(tokens), segments, vocabulary, draws.reshape(-1), with_density(options.denoising, DENSITY), sizes)
     return {name: array.reshape(*lead, -1) for name, array in made.items()}
-
-
-def _noise(run: Run) -> Denoising:
-    """The noise with this task's own share of what is taken out, where none is given."""
-    noise = run.denoising
-    return dataclasses.replace(noise, density=DENSITY) if noise.density is None else noise

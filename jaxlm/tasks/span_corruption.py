@@ -4,14 +4,13 @@ Rows are cut out of one stream of documents, as long as makes the noised ones fi
 `text_to_text.py`. Read first: `ops/spans.py`. Read next: `denoising.py`.
 """
 
-import dataclasses
-
 import numpy as np
 
-from jaxlm.config import Denoising, Run
+from jaxlm.config import Run
 from jaxlm.errors import ConfigError
 from jaxlm.ops import spans
-from jaxlm.ops.noise import Vocabulary
+from jaxlm.ops.noise import Vocabulary, with_density
+from jaxlm.tasks import pair_sides
 from jaxlm.tasks.text_to_text import loss, measure, metrics, predictions
 
 __all__ = ["features", "loss", "measure", "metrics", "predictions", "row_length", "target_length", "needs"]
@@ -36,8 +35,7 @@ def row_length(run: Run) -> int:
         raise ConfigError("data.packing=documents: task=span-corruption cuts its rows out of one stream of documents; leave it out")
     if run.denoising.prefix:
         return _prefix_length(data.sequence_length, target_length(run))
-    raw = spans.raw_length(data.sequence_length, _noise(run))
-    needed = int(spans.lengths(np.array([raw]), _noise(run))[1][0])
+    raw, needed = _lengths(run)
     if target_length(run) < needed:
         raise ConfigError(
             f"data.target_length={data.target_length} is less than the {needed} tokens that are taken out of data.sequence_length="
@@ -49,9 +47,8 @@ def row_length(run: Run) -> int:
 def target_length(run: Run) -> int:
     """Tokens of the decoder's rows: data.target_length, else exactly those that the noise takes out with their sentinels and the end."""
     if run.data.target_length is not None or run.denoising.prefix:
-        return run.data.target_length or run.data.sequence_length
-    raw = spans.raw_length(run.data.sequence_length, _noise(run))
-    return int(spans.lengths(np.array([raw]), _noise(run))[1][0])
+        return pair_sides.target_length(run)
+    return _lengths(run)[1]
 
 
 def features(rows: dict[str, np.ndarray], vocabulary: Vocabulary, draws: np.ndarray, options: Run) -> dict[str, np.ndarray]:
@@ -67,14 +64,16 @@ def features(rows: dict[str, np.ndarray], vocabulary: Vocabulary, draws: np.ndar
     flat = lambda array: array.reshape(-1, tokens.shape[-1])
     given = (flat(tokens), flat(rows.get("segments", rows["weights"])) > 0, vocabulary, draws.reshape(-1))
     sizes = options.data.sequence_length, target_length(options)
-    made = spans.cut_prefix(*given, sizes) if options.denoising.prefix else spans.corrupt_spans(*given, _noise(options), sizes)
+    noise = with_density(options.denoising, DENSITY)
+    made = spans.cut_prefix(*given, sizes) if noise.prefix else spans.corrupt_spans(*given, noise, sizes)
     return {name: array.reshape(*lead, -1) for name, array in made.items()}
 
 
-def _noise(run: Run) -> Denoising:
-    """The noise with this task's own share of what is taken out, where none is given."""
-    noise = run.denoising
-    return dataclasses.replace(noise, density=DENSITY) if noise.density is None else noise
+def _lengths(run: Run) -> tuple[int, int]:
+    """Tokens of a row before the noise that fill data.sequence_length after it, and how many the noise takes out of them."""
+    noise = with_density(run.denoising, DENSITY)
+    raw = spans.raw_length(run.data.sequence_length, noise)
+    return raw, int(spans.lengths(np.array([raw]), noise)[1][0])
 
 
 def _prefix_length(source: int, target: int) -> int:

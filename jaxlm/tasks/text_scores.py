@@ -131,6 +131,7 @@ def _sacrebleu(name: str, make: Callable[[Any, str], Any]) -> Callable[[Texts, R
             mend = f'pip install "sacrebleu[{language}]"'
             raise ConfigError(f"{name} of language {language!r} needs a tokenizer that is not installed: {mend}") from error
         streams = [[row[i] if i < len(row) else None for row in references] for i in range(max(map(len, references)))]
+        # Private to sacrebleu, and there since 2.0: by the counts of each text a thousand resamples are a product, not a thousand scorings.
         counts = np.array(metric._extract_corpus_statistics(list(hypotheses), streams), np.float64)
         value = lambda sums: float(metric._compute_score_from_stats(list(sums)).score)
         of_one = _sentence_bleu(sacrebleu) if name == "bleu" else None

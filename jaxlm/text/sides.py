@@ -26,18 +26,14 @@ class Sides:
             raise AttributeError(name)
         return getattr(self.source, name)
 
+    def as_target(self) -> Tokenizer:
+        """The target's."""
+        return self.target
+
     @functools.cached_property
     def digest(self) -> str:
         """Of both."""
         return hashlib.sha256(f"{self.source.digest}\n{self.target.digest}".encode()).hexdigest()
-
-
-def target_of(tokenizer: Tokenizer) -> Tokenizer:
-    """The tokenizer that target texts are spelled and read by, given that of the sources, or both."""
-    if isinstance(tokenizer, Sides):
-        return tokenizer.target
-    turned = getattr(tokenizer, "as_target", None)
-    return tokenizer if turned is None else turned()
 
 
 def load_sides(path: str | Path) -> Tokenizer:

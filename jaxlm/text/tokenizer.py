@@ -48,6 +48,8 @@ class Tokenizer(typing.Protocol):
 
     def apply_chat_template(self, messages: Sequence[Mapping[str, typing.Any]], **arguments: typing.Any) -> typing.Any: ...
 
+    def as_target(self) -> "Tokenizer": ...  # that of the texts that are written; for most the same
+
     def save(self, directory: str | Path) -> None: ...
 
 

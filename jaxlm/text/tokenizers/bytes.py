@@ -107,6 +107,10 @@ class Bytes:
         """Ids of a conversation: see `chat.apply`."""
         return chat.apply(self, messages, **arguments)
 
+    def as_target(self) -> "Bytes":
+        """The tokenizer of the texts that are written: the same."""
+        return self
+
     def save(self, directory: str | Path) -> None:
         """Write the `tokenizer_config.json` by which transformers' AutoTokenizer opens it."""
         folder = Path(directory)

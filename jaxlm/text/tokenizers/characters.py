@@ -84,6 +84,10 @@ class Characters:
         """Ids of a conversation: see `chat.apply`."""
         return chat.apply(self, messages, **arguments)
 
+    def as_target(self) -> "Characters":
+        """The tokenizer of the texts that are written: the same."""
+        return self
+
     def save(self, directory: str | Path) -> None:
         """Write `characters.json` into the directory, which is made if need be."""
         folder = Path(directory)

@@ -98,6 +98,10 @@ class FastTokenizer:
         """Ids of a conversation, by the tokenizer's chat template: see `chat.apply`."""
         return chat.apply(self, messages, **arguments)
 
+    def as_target(self) -> "FastTokenizer":
+        """The tokenizer of the texts that are written: the same."""
+        return self
+
     def save(self, directory: str | Path) -> None:
         """Write `tokenizer.json` and the `tokenizer_config.json` by which transformers' AutoTokenizer opens it."""
         folder = Path(directory)

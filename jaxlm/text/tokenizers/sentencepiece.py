@@ -206,6 +206,10 @@ class SentencePiece:
         """Ids of a conversation, by the tokenizer's chat template: see `chat.apply`."""
         return chat.apply(self, messages, **arguments)
 
+    def as_target(self) -> "SentencePiece":
+        """The tokenizer of the texts that are written: the same."""
+        return self
+
     def in_language(self, code: str) -> "SentencePiece":
         """The tokenizer of texts in another language, for mBART's families; raises ConfigError where there is no such code."""
         if code not in self.scheme.languages:

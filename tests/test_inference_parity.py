@@ -238,6 +238,9 @@ class Letters:
     controls = {"<pad>": 0, "<s>": 1, "</s>": 2, "<unk>": 3}
     eos_id = 2
 
+    def as_target(self):
+        return self
+
     def encode(self, word):
         return [1, *(max(self.graphemes.find(letter), 3) for letter in word), 2]
 

@@ -56,7 +56,7 @@ def make_config(folder: Path) -> str:
 
 def start(cache: Path, *arguments: str, devices: int = 1, **environment: str) -> subprocess.Popen:
     """`python -m jaxlm.train` as a process, with its output in pipes; `cache` keeps what was compiled."""
-    flags = f"--xla_backend_optimization_level=0 --xla_force_host_platform_device_count={devices}"
+    flags = os.environ["XLA_FLAGS"].replace("device_count=8", f"device_count={devices}")
     kept = {"JAX_COMPILATION_CACHE_DIR": str(cache), "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0", "PYTHONUNBUFFERED": "1"}
     here = {"PYTHONPATH": str(Path(train.__file__).parent.parent), "XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu"}
     command = [sys.executable, *(["-m", "jaxlm.train"] if devices == 1 else ["-c", UNMEASURED]), *arguments]

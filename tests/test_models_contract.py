@@ -28,6 +28,9 @@ SEQ2SEQ = [name for name in FAMILIES if "seq2seq-lm" in family_named(name).NAMES
 DECODERS = [name for name in FAMILIES if next(iter(family_named(name).NAMES.architectures)) == "causal-lm"]
 SINGLE = [name for name in FAMILIES if name not in SEQ2SEQ]
 EITHER = [name for name in SINGLE if name not in DECODERS and "is_decoder" in family_named(name).Config.__dataclass_fields__]
+# Built of the same layers as another family that is always tested: `pytest -m slow` tests them too.
+KIN = {"mt5", "mbart", "marian", "pegasus", "xlm-roberta", "distilbert", "mistral", "qwen2", "gemma2", "opt"}
+each = lambda names: [pytest.param(name, marks=pytest.mark.slow if name in KIN else ()) for name in names]
 A, B, C, D = np.random.default_rng(0).integers(4, 64, (4, 1, 6)).astype(np.int32)
 ALONE = np.concatenate([A, B, C, D])  # one shape for most tests: one compile
 PAD = np.ones((1, 2), np.int32)
@@ -74,7 +77,7 @@ def padded():
     return tokens, np.array([[True] * 6 + [False] * 2] * 2 + [[False] * 2 + [True] * 6] * 2)
 
 
-@pytest.mark.parametrize("model_type", FAMILIES)
+@pytest.mark.parametrize("model_type", each(FAMILIES))
 def test_padding_and_packing_change_nothing(model_type):
     """Short texts alone, padded on either side, and side by side in one row."""
     alone = logits(model_type, ALONE)
@@ -111,7 +114,7 @@ def test_every_token_of_a_packed_row_has_the_logits_of_its_own_text(model_type, 
     close(packed, np.broadcast_to(alone[:, None], packed.shape))
 
 
-@pytest.mark.parametrize("model_type", FAMILIES)
+@pytest.mark.parametrize("model_type", each(FAMILIES))
 def test_a_mesh_and_the_stacked_layout_change_nothing(model_type):
     want = logits(model_type, ALONE)
     mesh = sharding.make_mesh(Mesh(data=2, fsdp=2, tensor=2))
@@ -141,7 +144,7 @@ def stack_like(params, shapes):
     return {name: stack_like(params[name], shapes[name]) for name in shapes}
 
 
-@pytest.mark.parametrize("model_type", [*DECODERS, *EITHER])
+@pytest.mark.parametrize("model_type", each([*DECODERS, *EITHER]))
 def test_step_by_step_with_a_cache_is_the_whole(model_type):
     """BERT's descendants too, where they are decoders: their parameters are those of the encoder."""
     known, (tokens, mask) = dims(config_of(model_type)), padded()
@@ -160,7 +163,7 @@ def test_step_by_step_with_a_cache_is_the_whole(model_type):
     close(out[2:, 2:], alone[2:])
 
 
-@pytest.mark.parametrize("model_type", FAMILIES)
+@pytest.mark.parametrize("model_type", each(FAMILIES))
 @pytest.mark.parametrize("wrong", [64, -1])
 def test_an_id_outside_the_vocabulary_is_refused_and_gives_nan_inside_jit(model_type, wrong):
     tokens = np.array(ALONE)
@@ -172,7 +175,7 @@ def test_an_id_outside_the_vocabulary_is_refused_and_gives_nan_inside_jit(model_
         model_of(model_type).apply({"params": params_of(model_type)}, jnp.asarray(tokens), *targets)
 
 
-@pytest.mark.parametrize("model_type", FAMILIES)
+@pytest.mark.parametrize("model_type", each(FAMILIES))
 def test_dropout_needs_a_key_and_only_a_key(model_type):
     config = config_of(model_type)
     rates = [field.name for field in dataclasses.fields(config) if "drop" in field.name and isinstance(getattr(config, field.name), float)]
@@ -190,7 +193,7 @@ def test_dropout_needs_a_key_and_only_a_key(model_type):
     close(run(model, params_of(model_type), ALONE, {})[1], logits(model_type, ALONE))  # without a key no rate matters
 
 
-@pytest.mark.parametrize("model_type", SINGLE)
+@pytest.mark.parametrize("model_type", each(SINGLE))
 def test_what_a_family_cannot_use_it_refuses(model_type):
     apply = functools.partial(model_of(model_type).apply, {"params": params_of(model_type)}, jnp.asarray(ALONE))
     known = dims(config_of(model_type))

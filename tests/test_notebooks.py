@@ -14,7 +14,7 @@ ROOT = Path(__file__).parent.parent
 @pytest.mark.filterwarnings("default")  # of Jupyter's own
 def test_notebook_runs(path, monkeypatch):
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")]))
-    monkeypatch.setenv("XLA_FLAGS", "--xla_backend_optimization_level=0")  # one device, as most readers have
+    monkeypatch.setenv("XLA_FLAGS", "")  # one device, as most readers have
     notebook = nbformat.read(path, as_version=4)
     NotebookClient(notebook, timeout=300, resources={"metadata": {"path": str(path.parent)}}).execute()
     pictures = [out for cell in notebook.cells for out in cell.get("outputs", []) if "image/png" in out.get("data", {})]

@@ -52,7 +52,7 @@ def alone(tmp_path_factory):
 
 
 def test_killed_at_random_moments(tmp_path, alone):
-    kill_and_go_on(tmp_path, 3)
+    kill_and_go_on(tmp_path, 2)
     assert same_end(tmp_path / "run", alone)
 
 

@@ -17,7 +17,7 @@ config = Run(
     data=Data(source="train.tsv", validation_source="valid.tsv", test_source="test.tsv", sequence_length=64),
     records=Records(columns=(("label", 0), ("text", 1))),
     tuning=Tuning(lora_rank=16, lora_alpha=32.0, lora_targets=("q", "k", "v", "o", "up", "down")),
-    optimizer=Optimizer(learning_rate=1e-3, schedule="linear", end=0.0, warmup=50, b2=0.999, weight_decay=0.0),
-    evaluation=Evaluation(every=100),
+    optimizer=Optimizer(learning_rate=4e-4, schedule="linear", end=0.0, warmup=100, b2=0.999, weight_decay=0.0),
+    evaluation=Evaluation(every=100, best="accuracy"),
     checkpoint=Checkpoint(every=250, keep=1),
 )

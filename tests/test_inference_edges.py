@@ -16,7 +16,7 @@ from jaxlm.errors import ConfigError
 from jaxlm.inference import loop, prompts
 from jaxlm.inference.generate import generate, generate_tokens, settings_for
 from jaxlm.inference.settings import Settings, make_settings
-from jaxlm.models import gpt2, init_params, llama, make_model, t5
+from jaxlm.models import gpt2, init_params, llama, make_model, mistral, t5
 from tests.foreign import LLAMA as LLAMA_FILE
 from tests.foreign import config_of, tensors_of, write
 
@@ -127,6 +127,19 @@ def test_a_second_call_in_the_bucket_compiles_nothing(config, caplog):
         assert not [record.getMessage() for record in caplog.records if "Compiling" in record.getMessage()]
         write_rows(config, [2, 1, 7], seed=2, temperature=0.5, **named)
     assert any("Compiling" in record.getMessage() for record in caplog.records)  # the log would have shown it
+
+
+FRESH = [dataclasses.replace(config, vocab_size=40) for config in (GPT2, LLAMA, T5)]
+WINDOW = mistral.Config(40, 16, 24, num_hidden_layers=2, num_attention_heads=4, num_key_value_heads=2, sliding_window=4)
+
+
+@pytest.mark.parametrize("config", [*FRESH, WINDOW], ids=lambda config: config.model_type)
+def test_the_step_is_compiled_once_beside_the_reading_of_prompts(config, caplog):
+    with jax.log_compiles(), caplog.at_level(logging.WARNING):
+        write_rows(config, [8, 3, 5], logprobs=2, decoder_start_token_id=0)
+    said = [record.getMessage() for record in caplog.records if "jit(advance)" in record.getMessage()]
+    # What another thread compiles is not logged here: with shapes unlike those of the call, this one would lower and compile again.
+    assert [words.split()[0] for words in said] == ["Compiling", "Finished"] and "Finished jaxpr to MLIR" in said[1]
 
 
 def test_the_whole_context_and_no_more():

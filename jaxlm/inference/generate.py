@@ -17,6 +17,7 @@ from jaxtyping import Bool, Float, Int
 
 from jaxlm.errors import ConfigError
 from jaxlm.inference import beam, constrain, contrastive, loop, speculative, stopping
+from jaxlm.inference.ahead import compile_ahead, shapes
 from jaxlm.inference.prompts import Prompts, read_prompts
 from jaxlm.inference.settings import OWN, Settings, check_tokens, make_settings
 from jaxlm.models import has_decoder, windows
@@ -117,24 +118,36 @@ def _blocks(
     prompts, count, most = read
     if most == 0:
         return
-    state, logits = loop.begin(model, params, settings, prompts, most, settings.num_return_sequences, count)
-    shared, step = settings.shared, loop.step
+    shared, step, seen = settings.shared, loop.step, windows(model.config)
+    begin = lambda params, prompts: loop.begin(model, params, settings, prompts, most, settings.num_return_sequences, count)
     if held is not None:
-        yield from constrain.blocks((model, params), shared, (state, logits), read, held)
+        yield from constrain.blocks((model, params), shared, begin(params, prompts), read, held)
         return
+    write, advance, more = (_one_by_one, loop.advance, ()) if jax.default_backend() == "cpu" else (_many, loop.advance_many, (_STOP,))
+    guessed = assistant is not None or settings.prompt_lookup_num_tokens is not None
     if settings.penalty_alpha is not None:
-        step = contrastive.step
-        state, *_ = loop.advance(step, model, params, shared, contrastive.begin(shared, state, logits))
+        step, seen = contrastive.step, ()
+        state, *_ = loop.advance(step, model, params, shared, contrastive.begin(shared, *begin(params, prompts)))
+    elif guessed:
+        state = loop.first(shared, *begin(params, prompts))
     else:
-        state = loop.first(shared, state, logits)
-    if assistant is not None or settings.prompt_lookup_num_tokens is not None:
+        start = lambda params, prompts: _fold(loop.first(shared, *begin(params, prompts)), seen)
+        key = (model, shared, settings.num_return_sequences, settings.cache_dtype, str(jax.tree.map(np.shape, prompts)))
+        wait = compile_ahead(advance, key, lambda: (step, model, params, shared, shapes(start, params, prompts), *more))
+        state = start(params, prompts)
+        wait()
+    if guessed:
         yield from speculative.blocks((model, params), assistant, shared, state, read)
         return
-    write, advance = (_one_by_one, loop.advance) if jax.default_backend() == "cpu" else (_many, loop.advance_many)
-    seen = windows(model.config) if settings.penalty_alpha is None else ()
-    state = loop.fold(state, seen) if any(seen) else state
     roomy = functools.partial(loop.roomy, windows=seen)
     yield from write(functools.partial(advance, step, model, params, shared), roomy, state, prompts.tokens.shape[1], most)
+
+
+_STOP = jax.ShapeDtypeStruct((), jnp.int32)
+
+
+def _fold(state: dict, seen: tuple) -> dict:
+    return loop.fold(state, seen) if any(seen) else state
 
 
 def _one_by_one(advance, roomy, state, first, most):

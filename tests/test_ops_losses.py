@@ -1,5 +1,6 @@
 """The fused cross-entropy against the formulas written out, in value and gradients, whole, chunked and on a mesh."""
 
+import contextlib
 import functools
 
 import jax
@@ -113,6 +114,26 @@ def test_a_mesh_changes_nothing(chunk):
     np.testing.assert_allclose(loss, want, rtol=1e-5)
     assert grads[1].sharding.spec == P("tensor", None)
     for grad, wanted in zip(grads, want_grads, strict=True):
+        np.testing.assert_allclose(grad, wanted, atol=1e-5)
+
+
+@pytest.mark.parametrize(("chunk", "softcap"), [(None, None), (3, 5.0)])
+@pytest.mark.parametrize("divided", [False, True])
+def test_a_fixed_bias_is_added_and_takes_no_gradient(chunk, softcap, divided):
+    arrays, bias = problem(), np.random.default_rng(1).standard_normal(V, np.float32)
+    capped = lambda logits: logits if softcap is None else softcap * jnp.tanh(logits / softcap)
+    plain = lambda h, t, b, y, w: plain_cross_entropy(capped(h @ t.T + b), y, w, label_smoothing=0.1)[0]
+    options = {"label_smoothing": 0.1, "chunk": chunk, "softcap": softcap}
+    fused = lambda h, t, b, y, w: token_cross_entropy(h, t, y, w, bias=b, **options)[0]
+    want, want_grads = jax.jit(jax.value_and_grad(plain, (0, 1)))(*arrays[:2], bias, *arrays[2:])
+    graded = jax.jit(jax.value_and_grad(fused, (0, 1, 2)))
+    mesh = jax.make_mesh((2, 2, 2), ("data", "fsdp", "tensor"))
+    with jax.set_mesh(mesh) if divided else contextlib.nullcontext():
+        by_word = lambda x: jax.device_put(x, NamedSharding(mesh, P("tensor"))) if divided else x
+        loss, grads = graded(arrays[0], by_word(arrays[1]), by_word(bias), *arrays[2:])
+    np.testing.assert_allclose(loss, want, rtol=1e-5)
+    assert not np.any(grads[2])
+    for grad, wanted in zip(grads, want_grads, strict=False):
         np.testing.assert_allclose(grad, wanted, atol=1e-5)
 
 

@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from jaxlm.command import keep_freed_memory
 from jaxlm.planning.memory import human
 
 QUIET = 0.06  # share of all processors that others may use in a round that counts
@@ -51,7 +52,7 @@ def alternate(sides: dict[str, tuple[Callable, dict]], rounds: int, steps: int) 
     workers = {}
     for name, (make, arguments) in sides.items():
         here, there = context.Pipe()
-        process = context.Process(target=_serve, args=(there, make, arguments), daemon=True)
+        process = context.Process(target=_serve, args=(there, name, make, arguments), daemon=True)
         process.start()
         workers[name] = (process, here, _receive(here, name))
     seconds, others = {name: [] for name in sides}, []
@@ -69,7 +70,9 @@ def alternate(sides: dict[str, tuple[Callable, dict]], rounds: int, steps: int) 
     return result, np.array(others)
 
 
-def _serve(pipe: Any, make: Callable, arguments: dict) -> None:
+def _serve(pipe: Any, name: str, make: Callable, arguments: dict) -> None:
+    if name == "jaxlm":
+        keep_freed_memory()  # as in every command; a peer runs as it comes
     try:
         facts, step, peak = make(**arguments)
         step()  # beside the first call, which `make` has timed: caches are warm now

@@ -32,6 +32,7 @@ from jaxlm.layers.cache import extend, make_cache, repeat
 from jaxlm.layers.embed import unembed
 from jaxlm.layers.ring import Windows, fold_windows
 from jaxlm.models import dims
+from jaxlm.models.output import output_layer
 from jaxlm.ops.sampling import sample
 from jaxlm.sharding import replicate, spec
 
@@ -90,7 +91,7 @@ def no_details(rows: int, slots: int, count: int | None) -> dict[str, Array]:
 def _last_logits(model: Any, params: Any, out: Any) -> Float[Array, "R V"]:
     """Float32 logits of the last token, without those of the tokens before."""
     if out.hidden.shape[1] > 1 and getattr(model, "plain_logits", True):
-        return unembed(out.hidden[:, -1:], model.output_table(params), getattr(model, "softcap", None))[:, 0]
+        return unembed(out.hidden[:, -1:], **output_layer(model, params))[:, 0]
     return out.logits[:, -1].astype(jnp.float32)
 
 

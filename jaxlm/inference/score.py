@@ -16,6 +16,7 @@ from jaxlm.errors import DataError
 from jaxlm.inference.prompts import start_token
 from jaxlm.layers.embed import unembed
 from jaxlm.models import has_decoder
+from jaxlm.models.output import output_layer
 from jaxlm.ops.positions import shift_right
 
 Pair = tuple[Sequence[int], Sequence[int]]  # the ids of a context and of its continuation
@@ -106,4 +107,4 @@ def _logits_at(model, params, tokens, mask, places):
     if not getattr(model, "plain_logits", True):
         return jnp.take_along_axis(out.logits, places[..., None], axis=1)
     hidden = jnp.take_along_axis(out.hidden, places[..., None], axis=1)
-    return unembed(hidden, model.output_table(params), getattr(model, "softcap", None))
+    return unembed(hidden, **output_layer(model, params))

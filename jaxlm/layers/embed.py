@@ -31,14 +31,18 @@ def _check_ids(ids: Int[Array, "B T"], rows: int) -> None:
         raise DataError(f"id {ids[tuple(wrong[0])]} at [{place}] is outside the {rows} rows of its table: is it of another tokenizer?")
 
 
-def unembed(hidden: Float[Array, "B T D"], table: Float[Array, "V D"], softcap: float | None = None) -> Float[Array, "B T V"]:
+def unembed(
+    hidden: Float[Array, "B T D"], table: Float[Array, "V D"], softcap: float | None = None, bias: Float[Array, "V"] | None = None
+) -> Float[Array, "B T V"]:
     """Logits in float32: the products of every hidden state with every row of the output embedding.
 
     Args:
       softcap: logits become softcap * tanh(logits / softcap) (Gemma 2).
+      bias: is added to the products.
     """
     table = gather(table.astype(hidden.dtype), "vocab", "embed")
     logits = jnp.einsum("btd,vd->btv", hidden, table, preferred_element_type=jnp.float32, out_sharding=spec("batch", None, "vocab"))
+    logits = logits if bias is None else logits + gather(bias, "vocab").astype(jnp.float32)
     return logits if softcap is None else softcap * jnp.tanh(logits / softcap)
 
 

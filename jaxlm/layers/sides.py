@@ -25,7 +25,6 @@ from jaxlm.layers.norm import LayerNorm
 from jaxlm.layers.sight import Cache, Sight
 from jaxlm.ops.attention import Mask
 from jaxlm.ops.dropout import dropout, split
-from jaxlm.sharding import gather
 
 
 class Side(nn.Module):
@@ -161,12 +160,11 @@ def label_logits(
     return DeepClassifier(config.num_labels, "tanh", config.classifier_dropout, name="classifier", **free)(summary, key)
 
 
-def add_fixed_bias(model: nn.Module, logits: Float[Array, "B T V"]) -> Float[Array, "B T V"]:
-    """Logits plus the model's "final_logits_bias" [V], which takes no gradient, as in Hugging Face's models.
+def fixed_bias(model: nn.Module, size: int) -> Float[Array, "V"] | None:
+    """The model's "final_logits_bias", which takes no gradient, as in Hugging Face's models; None where a checkpoint has none.
 
-    To be called inside the model; parameters without the bias, as those of some checkpoints, leave the logits as they are.
+    To be called inside the model.
     """
     if not (model.is_initializing() or model.has_variable("params", "final_logits_bias")):
-        return logits
-    bias = model.param("final_logits_bias", Constant(0.0), logits.shape[-1:], jnp.float32, ("vocab",))
-    return logits + jax.lax.stop_gradient(gather(bias, "vocab").astype(jnp.float32))
+        return None
+    return jax.lax.stop_gradient(model.param("final_logits_bias", Constant(0.0), (size,), jnp.float32, ("vocab",)))

@@ -12,7 +12,7 @@ from jaxlm.frozen import Frozen
 from jaxlm.layers.cache import leave
 from jaxlm.layers.embed import check_length, lookup, unembed
 from jaxlm.layers.linear import Normal
-from jaxlm.layers.sides import LABELS, Style, add_fixed_bias, label_logits, make_side, see_memory
+from jaxlm.layers.sides import LABELS, Style, fixed_bias, label_logits, make_side, see_memory
 from jaxlm.layers.sight import decoder_sight, encoder_sight, refuse
 from jaxlm.models.names import Names, Row, classes, linear, norm, same
 from jaxlm.models.output import Dims, Flags, Ids, Key, Output
@@ -62,7 +62,6 @@ class Bart(nn.Module):
     config: Config
     compute: Compute = Compute()
     task: str = "seq2seq-lm"
-    plain_logits = False
 
     @nn.compact
     def __call__(
@@ -95,7 +94,7 @@ class Bart(nn.Module):
         logits = label_logits(self.task, config, hidden, tokens, segments, keys[2])
         if self.task == "seq2seq-lm":
             table = shared if config.tie_word_embeddings else self._table("lm_head", config.vocab_size, "vocab")
-            logits = add_fixed_bias(self, unembed(hidden, table))
+            logits = unembed(hidden, table, bias=fixed_bias(self, table.shape[0]))
         return Output(hidden, logits, memory=memory, cache=leave(cache, layer_caches, targets.shape[1]))
 
     def output_table(self, params: dict) -> Float[Array, "V D"]:

@@ -12,7 +12,7 @@ from jaxlm.config import Compute
 from jaxlm.layers.cache import leave
 from jaxlm.layers.embed import check_length, lookup, unembed
 from jaxlm.layers.linear import Normal
-from jaxlm.layers.sides import Style, add_fixed_bias, make_side, see_memory
+from jaxlm.layers.sides import Style, fixed_bias, make_side, see_memory
 from jaxlm.layers.sight import decoder_sight, encoder_sight, refuse
 from jaxlm.models import bart
 from jaxlm.models.bart import SETTINGS, dims  # noqa: F401 (a family has SETTINGS and dims)
@@ -45,7 +45,6 @@ class Pegasus(nn.Module):
     config: Config
     compute: Compute = Compute()
     task: str = "seq2seq-lm"
-    plain_logits = False
 
     @nn.compact
     def __call__(
@@ -77,7 +76,7 @@ class Pegasus(nn.Module):
         logits = None
         if self.task == "seq2seq-lm":
             table = shared if config.tie_word_embeddings else self._table("lm_head", config.vocab_size)
-            logits = add_fixed_bias(self, unembed(hidden, table))
+            logits = unembed(hidden, table, bias=fixed_bias(self, table.shape[0]))
         return Output(hidden, logits, memory=memory, cache=leave(cache, layer_caches, targets.shape[1]))
 
     def output_table(self, params: dict) -> Float[Array, "V D"]:

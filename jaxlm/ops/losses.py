@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
-from jaxlm.sharding import replicate, spec
+from jaxlm.sharding import gather, replicate, spec
 
 MASKED = -1e30  # a score whose exponential is 0 beside any other, and whose gradient is finite
 
@@ -24,6 +24,7 @@ def token_cross_entropy(
     z_loss: float = 0.0,
     chunk: int | None = None,
     softcap: float | None = None,
+    bias: Float[Array, "V"] | None = None,
 ) -> tuple[Float[Array, ""], Float[Array, ""]]:
     """Cross-entropy of softmax(hidden table^T) against labels, with its gradients made in the forward pass.
 
@@ -39,6 +40,7 @@ def token_cross_entropy(
       table: the output embedding, in any dtype; products run in hidden's dtype, sums in float32.
       chunk: tokens of a row at a time; T must be its multiple. None: all.
       softcap: logits are softcap * tanh(hidden table^T / softcap) (Gemma 2).
+      bias: is added to hidden table^T and takes no gradient (BART's buffer).
 
     Returns:
       The weighted sum in nats and the sum of the weights.
@@ -48,7 +50,8 @@ def token_cross_entropy(
         raise ValueError(f"chunk={chunk} does not divide the {T} tokens of a row")
     chunks = 1 if chunk is None else T // chunk
     checked = _checked(labels, weights, table.shape[0])
-    return _cross_entropy(hidden, table, labels, checked, (label_smoothing, z_loss, chunks, softcap)), weights.sum()
+    bias = None if bias is None else gather(bias, "vocab")
+    return _cross_entropy(hidden, table, bias, labels, checked, (label_smoothing, z_loss, chunks, softcap)), weights.sum()
 
 
 def _checked(labels: Array, weights: Array, classes: int) -> Array:
@@ -57,23 +60,23 @@ def _checked(labels: Array, weights: Array, classes: int) -> Array:
     return jnp.where(inside | (weights == 0), weights, jnp.nan)
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(4,))
-def _cross_entropy(hidden, table, labels, weights, options):
-    loss = lambda h, y, w: _chunk_loss(h, table, y, w, options)[0]
+@functools.partial(jax.custom_vjp, nondiff_argnums=(5,))
+def _cross_entropy(hidden, table, bias, labels, weights, options):
+    loss = lambda h, y, w: _chunk_loss(h, table, bias, y, w, options)[0]
     if options[2] == 1:
         return loss(hidden, labels, weights)
     pieces = [_in_chunks(x, options[2]) for x in (hidden, labels, weights)]
     return jax.lax.scan(lambda total, piece: (total + loss(*piece), None), jnp.zeros((), jnp.float32), tuple(pieces))[0]
 
 
-def _forward(hidden, table, labels, weights, options):
+def _forward(hidden, table, bias, labels, weights, options):
     if options[2] == 1:
-        loss, grad_hidden, grad_table = _chunk_gradients(hidden, table, labels, weights, options)
+        loss, grad_hidden, grad_table = _chunk_gradients(hidden, table, bias, labels, weights, options)
         return loss, (grad_hidden, grad_table.astype(table.dtype))
     pieces = tuple(_in_chunks(x, options[2]) for x in (hidden, labels, weights))
 
     def body(carry, piece):
-        loss, grad_hidden, grad_table = _chunk_gradients(piece[0], table, piece[1], piece[2], options)
+        loss, grad_hidden, grad_table = _chunk_gradients(piece[0], table, bias, piece[1], piece[2], options)
         return (carry[0] + loss, carry[1] + grad_table), grad_hidden
 
     start = (jnp.zeros((), jnp.float32), jnp.zeros_like(table, jnp.float32))
@@ -83,7 +86,8 @@ def _forward(hidden, table, labels, weights, options):
 
 def _backward(options, residuals, cotangent):
     grad_hidden, grad_table = residuals
-    return (cotangent * grad_hidden).astype(grad_hidden.dtype), (cotangent * grad_table).astype(grad_table.dtype), None, None
+    of_hidden, of_table = ((cotangent * grad).astype(grad.dtype) for grad in (grad_hidden, grad_table))
+    return of_hidden, of_table, None, None, None
 
 
 _cross_entropy.defvjp(_forward, _backward)
@@ -94,17 +98,20 @@ def _in_chunks(x: Array, chunks: int) -> Array:
     return jnp.moveaxis(x.reshape(x.shape[0], chunks, -1, *x.shape[2:]), 1, 0)
 
 
-def _chunk_loss(hidden, table, labels, weights, options):
+def _chunk_loss(hidden, table, bias, labels, weights, options):
     smoothing, z_loss, _, softcap = options
     flat = hidden.reshape(-1, hidden.shape[-1])
     labels, weights = labels.reshape(-1), weights.reshape(-1)
     table = table.astype(flat.dtype)
     logits = jnp.einsum("nd,vd->nv", flat, table, preferred_element_type=jnp.float32, out_sharding=spec("batch", "vocab"))
-    logits = _capped(logits, softcap)
+    logits = _capped(logits if bias is None else logits + bias, softcap)
     normalizer = jax.nn.logsumexp(logits, axis=-1)
     # The label's logit is made again from its row: cheaper than a search through [N, V], and right where V is divided.
     rows = jnp.asarray(replicate(table)).at[labels].get(mode="clip", out_sharding=spec("batch", None))
-    picked = _capped(jnp.einsum("nd,nd->n", flat, rows, preferred_element_type=jnp.float32), softcap)
+    picked = jnp.einsum("nd,nd->n", flat, rows, preferred_element_type=jnp.float32)
+    if bias is not None:
+        picked = picked + jnp.asarray(replicate(bias)).at[labels].get(mode="clip", out_sharding=spec("batch"))
+    picked = _capped(picked, softcap)
     loss = normalizer - (1 - smoothing) * picked
     if smoothing:
         loss = loss - smoothing * logits.mean(-1)
@@ -117,9 +124,9 @@ def _capped(logits: Array, softcap: float | None) -> Array:
     return logits if softcap is None else softcap * jnp.tanh(logits / softcap)
 
 
-def _chunk_gradients(hidden, table, labels, weights, options):
+def _chunk_gradients(hidden, table, bias, labels, weights, options):
     smoothing, z_loss, _, softcap = options
-    loss, (flat, logits, normalizer, labels, weights) = _chunk_loss(hidden, table, labels, weights, options)
+    loss, (flat, logits, normalizer, labels, weights) = _chunk_loss(hidden, table, bias, labels, weights, options)
     probability = jnp.exp(logits - normalizer[:, None])
     if z_loss:
         probability = probability * (1 + 2 * z_loss * normalizer)[:, None]

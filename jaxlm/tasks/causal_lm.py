@@ -6,6 +6,7 @@ from typing import Any
 from jaxtyping import Array, Float
 
 from jaxlm.config import Loss
+from jaxlm.models.output import output_layer
 from jaxlm.ops.losses import plain_cross_entropy, token_cross_entropy
 from jaxlm.sharding import gather
 
@@ -29,10 +30,10 @@ def loss(model: Any, params: Any, batch: Batch, key: Array | None, options: Loss
         return plain_cross_entropy(
             out.logits, batch["targets"], batch["weights"], label_smoothing=options.label_smoothing, z_loss=options.z_loss
         )
-    table = gather(model.output_table(params).astype(out.hidden.dtype), "vocab", "embed")
+    layer = output_layer(model, params)
+    table = gather(layer.pop("table").astype(out.hidden.dtype), "vocab", "embed")
     smooth = {"label_smoothing": options.label_smoothing, "z_loss": options.z_loss, "chunk": options.chunk}
-    smooth["softcap"] = getattr(model, "softcap", None)
-    return token_cross_entropy(out.hidden, table, batch["targets"], batch["weights"], **smooth)
+    return token_cross_entropy(out.hidden, table, batch["targets"], batch["weights"], **layer, **smooth)
 
 
 def predictions(model: Any, params: Any, batch: Batch) -> Array:

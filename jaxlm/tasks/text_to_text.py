@@ -14,6 +14,7 @@ from jaxtyping import Array, Float, Int
 
 from jaxlm.config import Loss, Records
 from jaxlm.errors import DataError
+from jaxlm.models.output import output_layer
 from jaxlm.ops.losses import plain_cross_entropy, token_cross_entropy
 from jaxlm.ops.positions import shift_right
 from jaxlm.ops.special_ids import start_id
@@ -92,8 +93,9 @@ def loss(model: Any, params: Any, batch: Batch, key: Array | None, options: Loss
     smooth = {"label_smoothing": options.label_smoothing, "z_loss": options.z_loss}
     if not getattr(model, "plain_logits", True):
         return plain_cross_entropy(out.logits, batch["targets"], batch["weights"], **smooth)
-    table = gather(model.output_table(params).astype(out.hidden.dtype), "vocab", "embed")
-    return token_cross_entropy(out.hidden, table, batch["targets"], batch["weights"], **smooth)
+    layer = output_layer(model, params)
+    table = gather(layer.pop("table").astype(out.hidden.dtype), "vocab", "embed")
+    return token_cross_entropy(out.hidden, table, batch["targets"], batch["weights"], **layer, **smooth)
 
 
 def model_inputs(model: Any, batch: Batch) -> dict[str, Array]:

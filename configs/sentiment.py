@@ -12,6 +12,8 @@ R-Drop reads every batch twice, with other dropouts, and takes twice the time. M
 the best validation accuracy, compute.dtype=bfloat16: 0.8335, 0.8344 and 0.8270, mean 0.8316 (seeds 0, 1 and 2; the first took 16 minutes
 on 2 cores of a Xeon), calibration error 0.032, 0.034 and 0.042 after --calibrate. The three as an ensemble, `evaluate DIR DIR DIR`: 0.8356
 and 0.032; seed 0 with --samples 20: 0.8290 and 0.028. Without R-Drop, float32, the least validation loss: 0.827 and 0.043 (one seed).
+Five folds of the training file, one epoch each (`folds=5 epochs=1 loss.r_drop=0 data.validation_source=none data.test_source=none`):
+accuracy 0.8070, deviation 0.0060; out of fold 0.8069, the folds' mean by their sizes.
 """
 
 from jaxlm.config import Checkpoint, Data, Evaluation, Loss, Optimizer, Records, Run

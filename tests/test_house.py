@@ -55,7 +55,7 @@ MAY = {
     "harness_model": BELOW,
     "explain": BELOW,
     "planning": BELOW,
-    "benchmarks": {*BELOW, "planning"},
+    "benchmarks": {*BELOW, "planning", "command"},  # a side runs as a command does
     "__init__": set(),
 }
 # Library -> the only places that may import it.

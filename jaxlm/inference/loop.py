@@ -32,7 +32,7 @@ from jaxlm.layers.cache import extend, make_cache, repeat
 from jaxlm.layers.embed import unembed
 from jaxlm.layers.ring import Windows, fold_windows
 from jaxlm.models import dims
-from jaxlm.models.output import output_layer
+from jaxlm.ops.output_layer import output_layer
 from jaxlm.ops.sampling import sample
 from jaxlm.sharding import replicate, spec
 

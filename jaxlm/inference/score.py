@@ -16,7 +16,7 @@ from jaxlm.errors import DataError
 from jaxlm.inference.prompts import start_token
 from jaxlm.layers.embed import unembed
 from jaxlm.models import has_decoder
-from jaxlm.models.output import output_layer
+from jaxlm.ops.output_layer import output_layer
 from jaxlm.ops.positions import shift_right
 
 Pair = tuple[Sequence[int], Sequence[int]]  # the ids of a context and of its continuation

@@ -15,7 +15,7 @@ Encoder-decoders take targets, int32 [B, U], the decoder's inputs (`ops.position
 target_mask, target_segments, target_positions; without targets they encode. `memory`, an earlier `Output.memory`, spares them the
 encoder; so does a cache that an earlier call has filled.
 
-Ids outside a table are refused outside jit and give NaN inside. Who makes logits of `hidden` asks `output.output_layer` for the table,
+Ids outside a table are refused outside jit and give NaN inside. Who makes logits of `hidden` asks `ops.output_layer` for the table,
 the soft cap (a model's property `softcap`) and the fixed bias. A model that does more between the two (BERT's transform) has
 `plain_logits = False`: its logits are `Output.logits` alone.
 """

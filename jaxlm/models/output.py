@@ -37,14 +37,6 @@ class Output:
     cache: Any = None
 
 
-def output_layer(model: Any, params: dict) -> dict[str, Any]:
-    """What lies between hidden states and logits, as arguments of `unembed` and `token_cross_entropy`: table, softcap, bias.
-
-    Not for a model with `plain_logits = False`.
-    """
-    return {"table": model.output_table(params), "softcap": getattr(model, "softcap", None), "bias": params.get("final_logits_bias")}
-
-
 @dataclasses.dataclass(frozen=True)
 class Dims:
     """The sizes of a model that meshes, caches and estimates ask for; `layers` and `heads` are the decoder's where there are two stacks.

@@ -6,8 +6,8 @@ from typing import Any
 from jaxtyping import Array, Float
 
 from jaxlm.config import Loss
-from jaxlm.models.output import output_layer
 from jaxlm.ops.losses import plain_cross_entropy, token_cross_entropy
+from jaxlm.ops.output_layer import output_layer
 from jaxlm.sharding import gather
 
 RECORDS, ROWS = False, "next"

@@ -14,8 +14,8 @@ from jaxtyping import Array, Float, Int
 
 from jaxlm.config import Loss, Records
 from jaxlm.errors import DataError
-from jaxlm.models.output import output_layer
 from jaxlm.ops.losses import plain_cross_entropy, token_cross_entropy
+from jaxlm.ops.output_layer import output_layer
 from jaxlm.ops.positions import shift_right
 from jaxlm.ops.special_ids import start_id
 from jaxlm.sharding import gather, replicate

@@ -2,6 +2,7 @@
 
 import argparse
 import ctypes
+import platform
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -47,9 +48,8 @@ def keep_freed_memory() -> None:
     """
     import jax
 
-    libc = ctypes.CDLL(None)
-    if hasattr(libc, "gnu_get_libc_version"):
-        trim_threshold, mmap_max = -1, -4  # malloc.h
+    if platform.libc_ver()[0] == "glibc":
+        libc, trim_threshold, mmap_max = ctypes.CDLL(None), -1, -4  # malloc.h
         libc.mallopt(trim_threshold, 2**31 - 1)
         libc.mallopt(mmap_max, 0)
         jax.config.update("jax_cpu_enable_async_dispatch", False)

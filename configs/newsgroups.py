@@ -4,6 +4,10 @@
 
 Each share is a run of its own in runs/newsgroups/fraction-*; `study.json` holds their metrics on the test texts. Texts of more than
 256 tokens are cut.
+
+Measured with MiniLM by low-rank updates (`tuning.lora_rank=16 tuning.lora_alpha=32 'tuning.lora_targets=("q","k","v","o","up","down")'
+optimizer.learning_rate=7e-4`), 2 epochs, texts cut to 128 tokens (two thirds of them are longer), compute.dtype=bfloat16, one core of a
+Xeon: accuracy on 564 held-out training texts 0.523, 0.766 and 0.874 for a tenth, three tenths and all; the last took some 45 minutes.
 """
 
 from jaxlm.config import Checkpoint, Data, Evaluation, Optimizer, Records, Run

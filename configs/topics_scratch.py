@@ -2,6 +2,9 @@
 
 python -m jaxlm.train configs/topics_scratch.py data.source=train.tsv data.test_source=test.tsv
 python -m jaxlm.evaluate runs/topics_scratch --split test
+
+Measured on 2,189 test texts, compute.dtype=bfloat16, one core of a Xeon: accuracy 0.9543; with `epochs=20 records.noise=0.2
+evaluation.best=accuracy` 0.9584 in 8 minutes. MiniLM reaches 0.9735 (configs/topics.py).
 """
 
 from jaxlm.config import Checkpoint, Data, Evaluation, Optimizer, Records, Run, Tokenizer

@@ -129,8 +129,9 @@ def test_a_fixed_bias_is_added_and_takes_no_gradient(chunk, softcap, divided):
     graded = jax.jit(jax.value_and_grad(fused, (0, 1, 2)))
     mesh = jax.make_mesh((2, 2, 2), ("data", "fsdp", "tensor"))
     with jax.set_mesh(mesh) if divided else contextlib.nullcontext():
-        by_word = lambda x: jax.device_put(x, NamedSharding(mesh, P("tensor"))) if divided else x
-        loss, grads = graded(arrays[0], by_word(arrays[1]), by_word(bias), *arrays[2:])
+        rows, words = P(("data", "fsdp")), P("tensor")
+        lay = lambda x, place: jax.device_put(x, NamedSharding(mesh, place)) if divided else x
+        loss, grads = graded(*map(lay, (*arrays[:2], bias, *arrays[2:]), (rows, words, words, rows, rows)))
     np.testing.assert_allclose(loss, want, rtol=1e-5)
     assert not np.any(grads[2])
     for grad, wanted in zip(grads, want_grads, strict=False):

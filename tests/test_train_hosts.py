@@ -1,5 +1,6 @@
 """Two processes of four devices are one run of eight: the same losses, one voice, one lock; stopped and killed, they go on."""
 
+import re
 import signal
 import socket
 
@@ -8,6 +9,9 @@ import pytest
 from running import finish, make_config, rows, run_here, start, wait_for_step
 
 from jaxlm.training import manifest
+
+# What JAX's transport on CPU prints, piece by piece: its threads write at once, and break each other's lines.
+GLOO = re.compile(r"\[Gloo\] Rank|is connected to|peer ranks\.|Expected number of connected peer ranks is :|\d|\s")
 
 
 def pair(folder, config: str):
@@ -43,7 +47,7 @@ def test_two_processes_are_one_run_and_stop_together(tmp_path):
     (code, out, err), (other_code, other_out, other_err) = [finish(one) for one in both]
     assert (code, other_code) == (75, 75), err + other_err
     assert "stopped and saved at step" in err and "starts" in out
-    assert [line for line in other_out.splitlines() if not line.startswith("[Gloo]")] == []  # JAX's transport on CPU prints
+    assert GLOO.sub("", other_out) == ""
     assert manifest.checkpoint_steps(workdir)[-1] >= 12
     end_as_one_process(tmp_path)
 

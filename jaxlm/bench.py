@@ -7,13 +7,13 @@ shapes in torch, alternating, with the ratio and its spread. load: a safetensors
 tokenize: batches of texts, beside the bare tokenizers library, on one core and on all. prepare: a corpus of --megabytes 300
 by --workers (one a core), with --clean '("unicode", ...)'. vectors FILES: --kind skipgram (or cbow, fasttext, glove) over --seeds 3 and
 --epochs 5, beside gensim: words/s and WordSim-353. classify MODEL TRAIN TEST: fine-tuning on label TAB text, an epoch to
-warm up and one a round (--rounds 2; --examples N of them), real tokens/s and the accuracy of both. translate [SOURCE TARGET]: a step of
+warm up and one a round (of 2; --examples N of them), real tokens/s and the accuracy of both. translate [SOURCE TARGET]: a step of
 a small Transformer on --batch 64 padded pairs of --length 32 tokens, of two aligned files or drawn; --curve N: N steps of both sides from
 the same weights, and how far their losses are apart. decode: --new 64 tokens after --batch 1 prompts of --length 16 by --size gpt2 or
 t5-small, --beams 1, with the share of the memory's bandwidth. quantize MODEL TEXT: size and perplexity with weights and caches of few
 bits, on --examples 8 windows of --length 512 tokens.
 Options: --size gpt2 (or shakespeare, bert-base, minilm, t5-small), --batch 2, --length 256, --dropout 0, --dtype float32, --layout
-unrolled, --mixed 0, --rounds 7, --steps 2, --compile (torch.compile too), --alone (no peer).
+unrolled, --mixed 0, --rounds 7 (classify: 2), --steps 2, --compile (torch.compile too), --alone (no peer).
 """
 
 import argparse
@@ -83,12 +83,14 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--epochs", type=int, default=5)
-    parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--rounds", type=int)
     parser.add_argument("--steps", type=int, default=2)
     parser.add_argument("--curve", type=int)
     parser.add_argument("--compile", action="store_true")
     parser.add_argument("--alone", action="store_true")
-    return parser.parse_intermixed_args(arguments)
+    options = parser.parse_intermixed_args(arguments)
+    options.rounds = options.rounds or (2 if options.what == "classify" else 7)  # an epoch each, of a recipe of three
+    return options
 
 
 if __name__ == "__main__":

@@ -39,6 +39,12 @@ def test_only_quiet_rounds_count():
     assert spread(np.array([1.0, 1.1, 1.2])) == "1.10 [1.02, 1.18]"
 
 
+def test_classify_has_the_rounds_of_its_recipe():
+    assert bench.parse(["classify", "model", "train.tsv", "test.tsv"]).rounds == 2
+    assert bench.parse(["train"]).rounds == 7
+    assert bench.parse(["classify", "model", "train.tsv", "test.tsv", "--rounds", "5"]).rounds == 5
+
+
 def test_wrong_options_are_told():
     with pytest.raises(ConfigError, match="did you mean 'gpt2-medium'"):
         bench.main(["train", "--size", "gpt2-mediun"])

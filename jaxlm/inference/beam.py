@@ -19,6 +19,7 @@ from jaxlm.inference.hypotheses import NOTHING, Found, closed, find, go_on, keep
 from jaxlm.inference.prompts import Prompts
 from jaxlm.inference.rules import State, adjust
 from jaxlm.inference.settings import Settings
+from jaxlm.inference.turn import turn_for
 from jaxlm.ops.sampling import filter_logits
 
 
@@ -41,7 +42,8 @@ def search(
     state, logits = loop.begin(model, params, _seeded(settings), prompts, most, settings.num_beams, count)
     shared = settings.shared
     state = _first(shared, state, logits)
-    state = _run(model, params, shared, state, prompts.tokens.shape[1], most)
+    weights = turn_for(model, params, len(logits), most)
+    state = _run(model, weights, shared, state, prompts.tokens.shape[1], most)
     state = beam_groups.close(state, shared) if settings.num_beam_groups > 1 else state
     return _best(state, settings, prompts.tokens.shape[1], count)
 

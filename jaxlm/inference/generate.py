@@ -20,6 +20,7 @@ from jaxlm.inference import beam, constrain, contrastive, loop, speculative, sto
 from jaxlm.inference.ahead import compile_ahead, shapes
 from jaxlm.inference.prompts import Prompts, read_prompts
 from jaxlm.inference.settings import OWN, Settings, check_tokens, make_settings
+from jaxlm.inference.turn import turn_for
 from jaxlm.models import has_decoder, windows
 from jaxlm.ops.special_ids import said, vocabulary
 
@@ -133,8 +134,9 @@ def _blocks(
     else:
         start = lambda params, prompts: _fold(loop.first(shared, *begin(params, prompts)), seen)
         key = (model, shared, settings.num_return_sequences, settings.cache_dtype, str(jax.tree.map(np.shape, prompts)))
-        wait = compile_ahead(advance, key, lambda: (step, model, params, shared, shapes(start, params, prompts), *more))
-        state = start(params, prompts)
+        weights = turn_for(model, params, len(prompts.tokens) * settings.num_return_sequences, most)
+        wait = compile_ahead(advance, key, lambda: (step, model, weights, shared, shapes(start, params, prompts), *more))
+        state, params = start(params, prompts), weights
         wait()
     if guessed:
         yield from speculative.blocks((model, params), assistant, shared, state, read)

@@ -6,6 +6,7 @@ import numpy as np
 from jaxtyping import Array, Float, Int
 
 from jaxlm.errors import DataError
+from jaxlm.ops.turned import by_rows, pays
 from jaxlm.sharding import gather, replicate, spec
 
 
@@ -41,7 +42,10 @@ def unembed(
       bias: is added to the products.
     """
     table = gather(table.astype(hidden.dtype), "vocab", "embed")
-    logits = jnp.einsum("btd,vd->btv", hidden, table, preferred_element_type=jnp.float32, out_sharding=spec("batch", None, "vocab"))
+    if pays(hidden.shape[0] * hidden.shape[1], hidden.dtype):
+        logits = by_rows(hidden.reshape(-1, hidden.shape[2]), table).reshape(*hidden.shape[:2], -1)
+    else:
+        logits = jnp.einsum("btd,vd->btv", hidden, table, preferred_element_type=jnp.float32, out_sharding=spec("batch", None, "vocab"))
     logits = logits if bias is None else logits + gather(bias, "vocab").astype(jnp.float32)
     return logits if softcap is None else softcap * jnp.tanh(logits / softcap)
 

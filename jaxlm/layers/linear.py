@@ -15,6 +15,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from jaxlm.ops.product import affine
+from jaxlm.ops.turned import Turned
 from jaxlm.sharding import GATHERED, gather, spec
 
 # Flax traces the initializer of a weight again at every use of the weight, to compare shapes: a tenth of all tracing, were it not kept.
@@ -75,13 +76,14 @@ class Linear(nn.Module):
         count = len(self.axes) - len(self.outputs)
         rows, inputs = x.shape[:-count], x.shape[-count:]
         kernel = self.param("kernel", self.init_kernel, (*inputs, *self.outputs), jnp.float32, self.axes)
-        kernel = gather(kernel.astype(self.dtype), *self.axes).reshape(prod(inputs), *self.outputs)
+        if not isinstance(kernel, Turned):
+            kernel = gather(kernel.astype(self.dtype), *self.axes).reshape(prod(inputs), prod(self.outputs))
         # Two-dimensional products, forward and backward: the gradient of a [B, T, D] one contracts two axes, slowly on a CPU.
         flat = x.astype(self.dtype).reshape(*rows, prod(inputs)).reshape(prod(rows), prod(inputs))
         bias = self.param("bias", Constant(0.0), self.outputs, jnp.float32, self.axes[count:]) if self.bias else None
         if bias is not None:
             bias = gather(bias.astype(self.dtype), *self.axes[count:]).reshape(prod(self.outputs))
-        y = affine(flat, kernel.reshape(prod(inputs), prod(self.outputs)), bias, self._layout(1))
+        y = affine(flat, kernel, bias, self._layout(1))
         # Left to itself, the reshape would lay a mesh axis along T where there is one row a device.
         y = jnp.reshape(y, (*rows, prod(self.outputs)), out_sharding=self._layout(len(rows)))
         return y.reshape(*rows, *self.outputs)

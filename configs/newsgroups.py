@@ -6,8 +6,16 @@ Each share is a run of its own in runs/newsgroups/fraction-*; `study.json` holds
 256 tokens are cut.
 
 Measured with MiniLM by low-rank updates (`tuning.lora_rank=16 tuning.lora_alpha=32 'tuning.lora_targets=("q","k","v","o","up","down")'
-optimizer.learning_rate=7e-4`), 2 epochs, texts cut to 128 tokens (two thirds of them are longer), compute.dtype=bfloat16, one core of a
-Xeon: accuracy on 564 held-out training texts 0.523, 0.766 and 0.874 for a tenth, three tenths and all; the last took some 45 minutes.
+optimizer.learning_rate=7e-4`), 2 epochs, texts cut to 128 tokens, float32, one core of an EPYC, the last 55 minutes:
+
+    share of the texts   564 held out   7,528 test texts   calibration error there
+    0.1                  0.521          0.523              0.304
+    0.3                  0.768          0.712              0.214
+    1                    0.869          0.806              0.032
+
+In bfloat16 on a Xeon the held-out texts gave 0.523, 0.766 and 0.874. TF-IDF with a linear classifier reaches 0.858 on the test texts. We
+do not: two thirds of the texts are longer than 128 tokens and lose the rest of their words (1.4 of 2.2 million), while TF-IDF counts all; two
+epochs of low-rank updates are few; and the test posts are later ones than the held-out posts, which lie in time among those learnt.
 """
 
 from jaxlm.config import Checkpoint, Data, Evaluation, Optimizer, Records, Run

@@ -133,8 +133,9 @@ def _blocks(
         state = loop.first(shared, *begin(params, prompts))
     else:
         start = lambda params, prompts: _fold(loop.first(shared, *begin(params, prompts)), seen)
-        key = (model, shared, settings.num_return_sequences, settings.cache_dtype, str(jax.tree.map(np.shape, prompts)))
         weights = turn_for(model, params, len(prompts.tokens) * settings.num_return_sequences, most)
+        shape = str(jax.tree.map(np.shape, prompts))
+        key = (model, shared, settings.num_return_sequences, settings.cache_dtype, weights is params, shape)
         wait = compile_ahead(advance, key, lambda: (step, model, weights, shared, shapes(start, params, prompts), *more))
         state, params = start(params, prompts), weights
         wait()

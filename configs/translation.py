@@ -11,6 +11,36 @@ BLEU. The mean of the last five, which are kept, is often better:
 
     python -m jaxlm.convert runs/translation averaged --average 5 --run
     python -m jaxlm.evaluate averaged --split test --num-beams 5
+
+Measured on one core of an EPYC with AVX2, float32, on test_2017 (1,000 sentences): BLEU 28.80 with 5 beams (27.19 to 30.53; chrF 57.2,
+TER 60.1), 27.37 greedily; sacrebleu's 13a, cased. 2,290 steps of 29,000 pairs, 10 times through, at 2,000 tokens/s where nothing else runs
+(75 minutes; this run shared the machine, and took two hours). Translating takes 26 s greedily, 66 s with beams. Validation BLEU of
+200 sentences, greedy, after 500, 1,000, 1,500, 2,000 and 2,290 steps: 22.4, 28.9, 31.9, 33.6, 34.8. The first ten, the references and ours:
+
+    ref.  Ein schlanker gelblicher Hund beim Absolvieren eines Hindernislaufs, der in einem Bereich mit nacktem Erdboden aufgebaut
+          ist
+    ours  Ein flauschiger gelber Hund, der mitten auf einem Feldweg.
+    ref.  Ein Schwarz-Weiß-Foto eines Hundes, der nach vorn blickt, mit einem Hintergrund aus Schildern in einer asiatischen
+          Sprache.
+    ours  Ein schwarz-weißer Foto von einem Hund, der im Hintergrund mit Schildern darauf vorführt, im Hintergrund zu sehen ist.
+    ref.  Eine Luftaufnahme mit braun werdenden Bäumen, einem schlossartigen Gebäude, das darin zu erkennen ist, und einer
+          Berglandschaft am Horizont.
+    ours  Eine schwere Landschaft mit braunem Gras und einem Schlosspielzeug und einer Schlossmaschine durch die Landschaft.
+    ref.  Ein Mann mit nackter Brust schreit bei einem Auftritt auf einer Bühne einen Song heraus.
+    ours  Ein nackter Mann mit nacktem Oberkörper macht ein Lied während einer Aufführung auf einer Bühne.
+    ref.  Ein schlanker asiatischer Mann in einer langen weißen Schürze und einer blauen Kopfbedeckung, der in einer Restaurantküche
+          Nudeln zieht.
+    ours  Ein schlanker asiatischer Mann mit einer langen weißen Schürze und einem blauen Hut nimmt an einem Restaurant vorbei.
+    ref.  Ein Mann und eine Frau gehen die in der Stadt.
+    ours  Ein Mann und eine Frau gehen in der Stadt.
+    ref.  Ein Wasserfall in einem Wald mit vielen Bäumen
+    ours  Ein Wasserfall in einem Wald mit vielen Bäumen.
+    ref.  Eine Biene, die über violett-orangefarbenen Blumen schwebt.
+    ours  Ein Beamter bläst über lila und orange Blumen.
+    ref.  Ein ruhiger, von Bäumen und Steinen umgebender See.
+    ours  Ein ruhiger See umgeben von Bäumen und Felsen.
+    ref.  Zwei Personen auf einem Fußballfeld, eine auf dem Boden.
+    ours  Zwei Personen auf einem Footballfeld, einer auf dem Boden liegt.
 """
 
 from jaxlm.config import Checkpoint, Data, Evaluation, Loss, Optimizer, Records, Run, Tokenizer
@@ -32,7 +62,7 @@ config = Run(
     ),
     task="translation",
     workdir="runs/translation",
-    epochs=20,
+    epochs=10,
     data=Data(
         source="train.en.gz::train.de.gz",
         validation_source="val.en.gz::val.de.gz",

@@ -14,6 +14,9 @@ on 2 cores of a Xeon), calibration error 0.032, 0.034 and 0.042 after --calibrat
 and 0.032; seed 0 with --samples 20: 0.8290 and 0.028. Without R-Drop, float32, the least validation loss: 0.827 and 0.043 (one seed).
 Five folds of the training file, one epoch each (`folds=5 epochs=1 loss.r_drop=0 data.validation_source=none data.test_source=none`):
 accuracy 0.8070, deviation 0.0060; out of fold 0.8069, the folds' mean by their sizes.
+
+Beside the same recipe in torch and transformers, padded (`python -m jaxlm.bench classify minilm train.tsv test.tsv`; 2 epochs, no
+R-Drop, float32, 2 cores of an EPYC): 172 s an epoch and 342 s there, test accuracy 0.8237 and 0.8229.
 """
 
 from jaxlm.config import Checkpoint, Data, Evaluation, Loss, Optimizer, Records, Run

@@ -13,9 +13,10 @@ BLEU. The mean of the last five, which are kept, is often better:
     python -m jaxlm.evaluate averaged --split test --num-beams 5
 
 Measured on one core of an EPYC with AVX2, float32, on test_2017 (1,000 sentences): BLEU 28.80 with 5 beams (27.19 to 30.53; chrF 57.2,
-TER 60.1), 27.37 greedily; sacrebleu's 13a, cased. 2,290 steps of 29,000 pairs, 10 times through, at 2,000 tokens/s where nothing else runs
-(75 minutes; this run shared the machine, and took two hours). Translating takes 26 s greedily, 66 s with beams. Validation BLEU of
-200 sentences, greedy, after 500, 1,000, 1,500, 2,000 and 2,290 steps: 22.4, 28.9, 31.9, 33.6, 34.8. The first ten, the references and ours:
+TER 60.1), 27.37 greedily; sacrebleu's 13a, cased. 2,290 steps of 29,000 pairs, 10 times through, in two hours beside other work; at the
+2,000 tokens/s that it began with, alone on its core, they would take 75 minutes. Translating takes 26 s greedily, 66 s with beams.
+Validation BLEU of 200 sentences, greedy, after 500, 1,000, 1,500, 2,000 and 2,290 steps: 22.4, 28.9, 31.9, 33.6, 34.8. The first ten, the
+references and ours:
 
     ref.  Ein schlanker gelblicher Hund beim Absolvieren eines Hindernislaufs, der in einem Bereich mit nacktem Erdboden aufgebaut
           ist

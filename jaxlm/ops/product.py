@@ -13,10 +13,13 @@ def affine(
     bias: Float[Array, "f"] | None,
     layout: jax.sharding.PartitionSpec | None = None,
 ) -> Float[Array, "n f"]:
-    """x W + b in the type of x, laid out on the mesh as `layout` says (None: no mesh)."""
-    if x.dtype == jnp.bfloat16 and not isinstance(kernel, Turned) and layout is None and jax.default_backend() == "cpu":
+    """x W + b in the type of x, laid out on the mesh as `layout` says (None: no mesh); one device alone where W is turned."""
+    if isinstance(kernel, Turned):
+        y = kernel.times(x)
+    elif x.dtype == jnp.bfloat16 and layout is None and jax.default_backend() == "cpu":
         return _tiled(x, kernel, jnp.zeros(kernel.shape[1], x.dtype) if bias is None else bias)
-    y = kernel.times(x) if isinstance(kernel, Turned) else jnp.einsum("nd,df->nf", x, kernel, out_sharding=layout)
+    else:
+        y = jnp.einsum("nd,df->nf", x, kernel, out_sharding=layout)
     return y if bias is None else y + bias
 
 

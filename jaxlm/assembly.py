@@ -16,6 +16,7 @@ from jaxlm import config, sharding
 from jaxlm.checks import check_run, check_task
 from jaxlm.config import Run
 from jaxlm.data import prepare, sources
+from jaxlm.data.parallel import languages
 from jaxlm.errors import ConfigError
 from jaxlm.feeding import named_sources, whole
 from jaxlm.inference.generate import generate
@@ -124,23 +125,29 @@ def make_tokenizer(run: Run, say: Say, workers: int = 0) -> Tokenizer:
 def trained_tokenizer(run: Run, wanted: config.Tokenizer, roles: tuple[str, ...], say: Say, workers: int = 0) -> Tokenizer:
     """A tokenizer of the run's training documents, or of its records' texts in these roles, from the cache if it is there."""
     task, kind, size = task_named(run.task), wanted.kind, wanted.vocab_size
-    ones = parts(run) if task.RECORDS else []
     names = [name for name, _ in named_sources(run)]
-    marks = [sources.fingerprint(name, run.data.data_dir) for name in names]
-    digested = [names, marks, run.data.column, run.data.split, run.data.validation, kind, size]
-    digested += [[prepare.cleaning_digest(run.data, name, say, workers) for name in names]] if run.data.clean else []
-    digested += [run.task, run.records.columns] if task.RECORDS else []
-    more = getattr(task, "TOKENIZER", {})  # control tokens that the task needs
-    digested += [part for part in (more, "".join(one.records.prefix for one in ones), roles if roles != TEXTS else ()) if part]
-    folder = Path(run.data.cache).expanduser() / "tokenizers" / hashlib.sha256(json.dumps(digested).encode()).hexdigest()[:32]
+    folder = _tokenizer_folder(run, [kind, size, roles], names, say, workers)
     if folder.is_dir():
         return load_tokenizer(folder)
     of = f" the {roles[0]}s of" if len(roles) == 1 else ""
     say(f"training a {kind} tokenizer of {size:,} tokens on{of} {', '.join(names)}")
     documents = (text for name in names for text in prepare.training_documents(run.data, name, say, workers))
-    tokenizer = train_tokenizer(kind, read_texts(run, roles) if task.RECORDS else documents, size, Settings(**more))
+    texts = read_texts(run, roles) if task.RECORDS else documents
+    tokenizer = train_tokenizer(kind, texts, size, Settings(**getattr(task, "TOKENIZER", {})))
     keep_tokenizer(tokenizer, folder)
     return tokenizer
+
+
+def _tokenizer_folder(run: Run, wanted: list[Any], names: list[str], say: Say, workers: int) -> Path:
+    """Where it is kept: by a digest of all that it depends on, the texts that it learns from before all."""
+    task, data, records = task_named(run.task), run.data, run.records
+    marks = [sources.fingerprint(name, data.data_dir) for name in names]
+    digested = [names, marks, data.column, data.split, data.validation, wanted, getattr(task, "TOKENIZER", {})]
+    digested += [[prepare.cleaning_digest(data, name, say, workers) for name in names]] if data.clean else []
+    if task.RECORDS:
+        divided = [data.fraction, data.fold, data.validation_source is None]
+        digested += [run.task, records.columns, languages(records), [one.records.prefix for one in parts(run)], divided]
+    return Path(data.cache).expanduser() / "tokenizers" / hashlib.sha256(json.dumps(digested).encode()).hexdigest()[:32]
 
 
 def resolve(run: Run, tokenizer: Tokenizer) -> Run:

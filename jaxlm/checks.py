@@ -28,10 +28,15 @@ def check_run(run: Run, mesh: jax.sharding.Mesh | None) -> None:
     check_task(run)
     risk.check(run)
     check_scores(run)
-    if run.batch_size % run.accumulate:
+    by_rows = run.data.batch_tokens is None  # else their number is what mesh and micro-batches divide
+    if by_rows and run.batch_size % run.accumulate:
         raise ConfigError(f"batch_size={run.batch_size} is not divisible by accumulate={run.accumulate}")
-    sizes = {**axis_sizes(run.model), "batch": run.batch_size // run.accumulate}
+    sizes = axis_sizes(run.model) | ({"batch": run.batch_size // run.accumulate} if by_rows else {})
     sharding.check_sizes(sizes, mesh, {**settings(run.model), "batch": "batch_size / accumulate"})
+    if run.data.clean and task_named(run.task).RECORDS:
+        raise ConfigError(
+            f"data.clean is of running text, and task={run.task} learns from records: leave it out, and clean their file first"
+        )
     if run.task == "replaced-tokens":
         generator = make_model(run.model, run.compute, run.task, run.masking).generator.config
         sharding.check_sizes(

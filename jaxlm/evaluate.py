@@ -4,7 +4,8 @@ DIR is a run directory; several are an ensemble, whose probabilities are average
 --data SOURCE (instead of the split's); --output predictions.jsonl; --calibrate (fit on the validation split, and keep in DIR, a
 temperature, or of unanswerable questions the null threshold); --samples K (Monte-Carlo dropout: the mean of K predictions, with their
 uncertainty); --batch-size N. Questions may be read otherwise than in training: records.null_threshold=none (always answer), records.n_best,
-records.answer. Texts: evaluation.scores=['bleu','chrf'], records.target_language, evaluation.max_new_tokens.
+records.answer. Texts: evaluation.scores=['bleu','chrf'], records.target_language, evaluation.max_new_tokens, records.skip,
+records.prefix (of a mixture the first source's unless it is named).
 
 Of text to text, which writes: --num-beams 5, --max-new-tokens 64; --against DIR2 or out2.jsonl (an earlier --output): a paired test.
 Printed are the scores with their intervals and how they were made; --output holds source, reference, output and score a line. The mean
@@ -17,10 +18,11 @@ import json
 import sys
 from pathlib import Path
 
+from jaxlm.calibrate import calibrate
 from jaxlm.command import OptionParser, run_command
 from jaxlm.errors import ConfigError
 from jaxlm.explain import calibration
-from jaxlm.finished import Wanted, calibrate, evaluate
+from jaxlm.finished import Wanted, evaluate
 from jaxlm.outputs import Decoding
 
 

@@ -15,7 +15,6 @@ import numpy as np
 
 from jaxlm import feeding, labelled
 from jaxlm import outputs as texts
-from jaxlm.atomic import write_atomically
 from jaxlm.config import Run
 from jaxlm.data.example_batches import ExampleBatches
 from jaxlm.data.examples import Examples, in_memory
@@ -33,7 +32,8 @@ from jaxlm.uncertainty import all_decisions, pooled, with_uncertainty
 Say = Callable[[str], None]
 CALIBRATION = "calibration.json"  # in a run directory
 CHANGEABLE = ("records.null_threshold", "records.n_best", "records.answer")  # how outputs are read
-OF_TEXTS = ("evaluation.scores", "evaluation.max_new_tokens", "records.target_language")  # how texts are written and scored
+# how texts are written and scored, what stands before their sources, and whether odd pairs are left out
+OF_TEXTS = ("evaluation.scores", "evaluation.max_new_tokens", "records.target_language", "records.prefix", "records.skip")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -95,7 +95,9 @@ def open_member(directory: str, batch_size: int | None = None, changes: tuple[st
     step = int(folder.name)
     threshold = read_calibration(directory, step).get("null_threshold", run.records.null_threshold)
     records = dataclasses.replace(run.records, null_threshold=threshold)
-    run = dataclasses.replace(run, accumulate=1, batch_size=batch_size or run.batch_size, records=records)
+    tokens = None if batch_size or not run.data.batch_tokens else run.data.batch_tokens // run.accumulate
+    data = dataclasses.replace(run.data, batch_tokens=tokens)
+    run = dataclasses.replace(run, accumulate=1, batch_size=batch_size or run.batch_size, data=data, records=records)
     run = override_some(run, changes, OF_TEXTS if generates(task_named(run.task)) else CHANGEABLE)
     return Member(directory, run, model, params, load_sides(directory), step)
 
@@ -183,9 +185,21 @@ def _opened(wanted: Wanted) -> texts.Answers | Member | None:
     return other
 
 
+def _asked(member: Member, wanted: Wanted, say: Say) -> Run:
+    """The run, of a mixture with the prefix of its first source, unless another one is named."""
+    run, prefix = labelled.parts(member.run)[0], "records.prefix"
+    if any(change.startswith(prefix + "=") for change in wanted.changes):
+        run = dataclasses.replace(run, records=member.run.records)
+    if not isinstance(member.run.data.source, str):
+        say(
+            f"{member.directory} learnt a mixture: sources begin with {prefix}={run.records.prefix!r} (its first one's unless one is named)"
+        )
+    return run
+
+
 def split_examples(member: Member, wanted: Wanted, say: Say) -> Examples:
     """The examples of a split of a run's data, of a mixture those of its first source, or of another source."""
-    run = labelled.parts(member.run)[0]
+    run = _asked(member, wanted, say)
     if wanted.data:
         run = dataclasses.replace(run, data=dataclasses.replace(run.data, test_source=wanted.data))
     elif wanted.split == "test" and run.data.test_source is None:
@@ -238,35 +252,6 @@ def _with_trust(found: Found, samples: list[Outputs], member: Member) -> Found:
     return dataclasses.replace(found, metrics=metrics, predictions=predictions, reliability=calibration.reliability(mean, labels))
 
 
-def calibrate(directory: str, wanted: Wanted, say: Say) -> str:
-    """Fit a run's temperature, or of questions that may have no answer its null threshold, on its validation records, and keep it."""
-    member = open_member(directory, wanted.batch_size)
-    if generates(member.task) or not member.task.RECORDS:
-        raise ConfigError(f"--calibrate is of labelled records; {directory} (task={member.run.task}) predicts no labels: leave it out")
-    wanted = dataclasses.replace(wanted, split="validation", data=None, samples=0, calibrated=False)
-    examples = split_examples(member, wanted, say)
-    rows = [read_example(examples, i) for i in range(len(examples))]
-    outputs = predict_examples([member], examples, wanted)[0][0]
-    if member.run.records.unanswerable and hasattr(member.task, "fit_threshold"):
-        threshold = member.task.fit_threshold(outputs, rows, member.run.records)
-        kept, line = {"null_threshold": threshold}, f"null threshold {threshold:.3f}"
-    else:
-        kept, line = _temperature(outputs, rows, member)
-    write_atomically(Path(directory) / CALIBRATION, json.dumps(kept | {"step": member.step, "examples": len(examples)}).encode())
-    return f"{directory}: {line}"
-
-
-def _temperature(outputs: Outputs, rows: list[dict[str, Any]], member: Member) -> tuple[dict[str, float], str]:
-    decisions = all_decisions([outputs], rows, member.task, member.run.records)
-    if decisions is None:
-        raise ConfigError(f"--calibrate fits probabilities of classes; {member.directory} (task={member.run.task}) has none: leave it out")
-    logits, labels = decisions[0][0][decisions[1] >= 0], decisions[1][decisions[1] >= 0]
-    found = calibration.fit_temperature(logits, labels)
-    error = lambda t: calibration.expected_calibration_error(calibration.to_probabilities(logits, t), labels)
-    line = f"temperature {found:.3f}, calibration error on the validation records {error(1.0):.4f} -> {error(found):.4f}"
-    return {"temperature": found}, line
-
-
 def read_calibration(directory: str, step: int) -> dict[str, float]:
     """What `calibrate` has kept for this checkpoint of a run; nothing where it was fitted to another."""
     path = Path(directory) / CALIBRATION
@@ -288,7 +273,8 @@ def _of_documents(member: Member, wanted: Wanted, say: Say) -> dict[str, float]:
 def predict_records(members: list[Member], records: Iterable[tuple[str, dict[str, Any]]], wanted: Wanted, say: Say) -> list[dict[str, Any]]:
     """A prediction for each (where, record), in order. Raises DataError naming the place of a record that cannot be predicted."""
     first = members[0]
-    examples = in_memory(list(labelled.make_features(((n, *pair) for n, pair in enumerate(records)), first.run, first.tokenizer)))
+    numbered, run = ((n, *pair) for n, pair in enumerate(records)), labelled.to_be_measured(first.run)
+    examples = in_memory(list(labelled.make_features(numbered, run, first.tokenizer)))
     if examples.cut:
         say(f"{examples.cut_records} records were cut to {first.run.data.sequence_length} tokens and lost {examples.cut}")
     if generates(first.task):

@@ -164,14 +164,22 @@ def describe(examples: Examples, split: str, run: Run) -> str:
     records, pairs = len(np.unique(examples.records)), examples.target_lengths is not None
     line = f"{split}: {records:,} records, {len(examples):,} examples of {examples.tokens:,} tokens"
     line += f" and {examples.target_lengths.sum():,} target tokens" if pairs else ""
-    if examples.cut:
-        length, keys = run.data.sequence_length, "data.sequence_length"
-        size, keys = (f"{length} and {target_length(run)}", f"{keys}, data.target_length") if pairs else (length, keys)
-        line += f"; {examples.cut_records:,} records were cut to {size} tokens and lost {examples.cut:,} ({keys})"
+    notes = json.loads((examples.directory / MANIFEST).read_text(encoding="utf-8"))
+    line += _cut(examples, notes.get("cut", {}), run) if examples.cut else ""
     unknown = int((examples.target_lengths == 0).sum()) if pairs else 0
     line += f"; {unknown:,} {'record has' if unknown == 1 else 'records have'} no target and are not measured" if unknown else ""
-    left = json.loads((examples.directory / MANIFEST).read_text(encoding="utf-8")).get("left_out", {})
+    left = notes.get("left_out", {})
     return line + (f"; left out: {_listed(left['pairs'])} (first: {left['first']})" if left else "")
+
+
+def _cut(examples: Examples, noted: dict[str, Any], run: Run) -> str:
+    """What truncation took: the first place, and of pairs how much of it from targets."""
+    size, keys, lost = f"{run.data.sequence_length}", "data.sequence_length", f"{examples.cut:,}"
+    if examples.target_lengths is not None:
+        size, keys = f"{size} and {target_length(run)}", f"{keys}, data.target_length"
+        lost += f", {noted['targets']:,} of them of targets" if noted.get("targets") else ""
+    first = f"; first: {noted['first']}" if noted else ""
+    return f"; {examples.cut_records:,} records were cut to {size} tokens and lost {lost} ({keys}{first})"
 
 
 def _listed(kinds: dict[str, int]) -> str:
@@ -209,8 +217,14 @@ def _build(folder: Path, run: Run, tokenizer: Tokenizer, sides: np.ndarray | Non
             mine = lambda number, side=side: side is None or sides[number] == side
             about = {"task": run.task, "tokenizer": tokenizer.digest}
             numbered = ((n, *pair) for n, pair in enumerate(read_split(run, split)) if mine(n))
-            write_examples(partial / name, make_features(numbered, run, tokenizer, sides is not None, about), about)
+            made = run if name == split else to_be_measured(run)
+            write_examples(partial / name, make_features(numbered, made, tokenizer, sides is not None, about), about)
     partial.rename(folder)
+
+
+def to_be_measured(run: Run) -> Run:
+    """The run for records that it does not learn from: no pair is too odd to be measured, only to be learnt."""
+    return dataclasses.replace(run, records=dataclasses.replace(run.records, ratio=None))
 
 
 def make_features(
@@ -220,7 +234,8 @@ def make_features(
 
     Args:
       labelled: a record without a label is refused.
-      notes: under `records.skip` the pairs that are unfit are left out, and counted here; None: they are refused.
+      notes: here goes what `describe` tells of pairs that were left out, being unfit, under `records.skip`, and of what was cut;
+        None: those are refused.
     """
     task, spelled = task_named(run.task), _spelled(run, tokenizer)
     for number, where, record in records:
@@ -234,7 +249,11 @@ def make_features(
                     raise
                 left, made = notes.setdefault("left_out", {"pairs": collections.Counter(), "first": where}), []
                 left["pairs"][unfit.kind] += 1
-        yield from ((number, example) for example in made)
+        for example in made:
+            if example["cut"] and notes is not None:
+                cut = notes.setdefault("cut", {"first": where, "targets": 0})
+                cut["targets"] += example.get("target_cut", 0)
+            yield number, example
 
 
 def _spelled(run: Run, tokenizer: Tokenizer) -> Any:

@@ -65,6 +65,14 @@ def test_a_table_without_a_header(tmp_path):
         read(tmp_path / "a.tsv", columns=(("text", 2),), required=("text",))
 
 
+def test_a_carriage_return_inside_a_line_divides_no_row(tmp_path):
+    (tmp_path / "a.tsv").write_bytes(b"text\tlabel\r\na\rb\tx\r\n\nc\ty\rz")
+    assert read(tmp_path / "a.tsv", required=("text", "label")) == [
+        ("a.tsv:2", {"text": "a\rb", "label": "x"}),
+        ("a.tsv:4", {"text": "c", "label": "y\rz"}),
+    ]
+
+
 def test_columns_by_name_several_for_a_role_and_pairs(tmp_path):
     path = tmp_path / "a.jsonl"
     path.write_text(json.dumps({"sentence1": "a", "Sentence2": "b", "score": 2.5, "x": "c", "sentence": "d"}) + "\n")

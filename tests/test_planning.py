@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import pytest
 
 from jaxlm import assembly, sharding
-from jaxlm.config import Compute, Data, Mesh, Optimizer, Run
+from jaxlm.config import Compute, Data, Mesh, Optimizer, Risk, Run
 from jaxlm.models import gpt2, init_params, make_model, transformer
 from jaxlm.planning.banner import memory_lines, parameter_lines, plan_memory
 from jaxlm.planning.flops import training_flops
@@ -68,6 +68,15 @@ def test_what_a_chunk_and_accumulation_save():
     pieces = plan_memory(problem(accumulate=4))
     assert chunked.logits == whole.logits // 4 == pieces.logits
     assert pieces.activations < whole.activations / 3 and pieces.parameters == whole.parameters
+
+
+def test_minimum_risk_holds_the_logits_of_all_candidates():
+    sizes = {"encoder_layers": 1, "decoder_layers": 1, "encoder_attention_heads": 2, "decoder_attention_heads": 2}
+    model = transformer.Config(vocab_size=40, d_model=16, encoder_ffn_dim=24, decoder_ffn_dim=24, max_position_embeddings=32, **sizes)
+    data = Data(sequence_length=16, target_length=8, packing="padded")
+    run = Run(model=model, task="translation", data=data, batch_size=4)
+    plain, risky = (plan_memory(assembly.make_problem(dataclasses.replace(run, risk=risk), None)) for risk in (Risk(), Risk("chrf")))
+    assert risky.logits == 9 * plain.logits and risky.activations > 4 * plain.activations
 
 
 def test_flops_by_hand():

@@ -3,7 +3,6 @@
 import dataclasses
 import gzip
 import json
-import random
 
 import jax
 import numpy as np
@@ -19,50 +18,13 @@ from jaxlm.text.training import train_tokenizer
 from jaxlm.training import manifest
 from jaxlm.training.loop import fit
 from tests import running
-
-CONFIG = """
-from jaxlm.config import Checkpoint, Data, Evaluation, Logging, Optimizer, Run, Tokenizer
-from jaxlm.models import bart, marian, t5, transformer
-
-SIDES = dict(
-    vocab_size=None, d_model=32, encoder_layers=1, decoder_layers=1, encoder_attention_heads=2, decoder_attention_heads=2,
-    encoder_ffn_dim=64, decoder_ffn_dim=64, max_position_embeddings=32,
-)
-MODELS = dict(
-    transformer=transformer.Config(**SIDES), marian=marian.Config(**SIDES), bart=bart.Config(**SIDES),
-    t5=t5.Config(vocab_size=None, d_model=32, d_kv=16, d_ff=64, num_layers=1, num_heads=2),
-)
-config = Run(
-    model=MODELS[{model!r}], task="translation", workdir={workdir!r}, epochs=6, batch_size=8,
-    data=Data(source={source!r}, validation=0.0, sequence_length=16, target_length=12, loader="threads", cache={cache!r}),
-    tokenizer=Tokenizer(kind="word", vocab_size=40), optimizer=Optimizer(learning_rate=1e-2, warmup=5),
-    evaluation=Evaluation(every=20), checkpoint=Checkpoint(every=5), logging=Logging(every=1, tensorboard=False),
-)
-"""
-WORDS = "the a cat dog sat on mat and ran over hill".split()
-
-
-def pairs(count=60):
-    """A list of words, and the same in capitals, the last first."""
-    draw = random.Random(0)
-    rows = [[draw.choice(WORDS) for _ in range(draw.randrange(1, 7))] for _ in range(count)]
-    return [(" ".join(row), " ".join(reversed(row)).upper()) for row in rows]
-
-
-def write(path, rows):
-    path.write_text("".join(json.dumps({"source": source, "target": target}) + "\n" for source, target in rows))
-    return str(path)
+from tests.text_pairs import pairs, write, written
 
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory):
     """A config file a family beside the pairs."""
-    folder = tmp_path_factory.mktemp("pairs")
-    source = write(folder / "pairs.jsonl", pairs())
-    for model in ("transformer", "marian", "bart", "t5"):
-        text = CONFIG.format(model=model, workdir=str(folder / model), source=source, cache=str(folder / "cache"))
-        (folder / f"{model}.py").write_text(text)
-    return folder
+    return written(tmp_path_factory.mktemp("pairs"))
 
 
 def losses(workdir):
@@ -83,7 +45,7 @@ def test_every_family_learns_with_its_tokenizers_special_tokens(model, place, ca
 def test_a_run_of_batches_of_tokens_goes_on_where_it_was(place, capsys):
     """Buckets, a batch of so many tokens, dropout, scheduled sampling: two parts end in the bits of the whole."""
     common = [str(place / "transformer.py"), "data.packing=buckets", "data.batch_tokens=160", "loss.scheduled_sampling=0.5"]
-    common += ["optimizer.decay=12", "loss.label_smoothing=0.1", "steps=12", "epochs=none", "batch_size=12"]
+    common += ["optimizer.decay=12", "loss.label_smoothing=0.1", "steps=12", "epochs=none"]
     assert running.run_here(*common, f"workdir={place / 'whole'}") == 0
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("jaxlm.train.fit", stopping_at(6))
@@ -184,7 +146,8 @@ def test_bad_pairs_are_left_out_counted_and_said(place, tmp_path, capsys):
     for _ in range(2):  # made, then found in the cache
         assert running.run_here(*given) == 0
         line = next(line for line in capsys.readouterr().out.splitlines() if line.startswith("train: "))
-        assert "21 records" in line and "1 records were cut to 16 and 12 tokens and lost 33" in line
+        assert "21 records" in line and "1 records were cut to 16 and 12 tokens and lost 33, 19 of them of targets (data." in line
+        assert "data.target_length; first: " in line and line.count("rows.jsonl:") == 2 and "rows.jsonl:24); left out" in line
         assert "left out: 2 pairs with an empty side, 1 pair of lengths beyond 1 : 8 (first: " in line and "rows.jsonl:21)" in line
 
 
@@ -251,6 +214,7 @@ WRONG = {
         "rows.jsonl:2: the pair has an empty target: mend or remove it, or set records.skip=true",
     ),
     "an absurd ratio": ([("a", "A B C")], ["records.ratio=2"], "rows.jsonl:1: the pair has sides of 1 and 3 tokens"),
+    "a target without room": ([("a", "A")], ["data.target_length=1"], "between the special tokens: raise data.target_length"),
     "no end": ([("a", "A")], ["tokenizer.kind=char"], "no token that ends a text"),
     "a target longer than the model": (None, ["data.target_length=33"], "data.target_length=33 exceeds the model's 32 positions"),
     "too few tokens": (None, ["data.batch_tokens=27"], "data.batch_tokens=27"),
@@ -267,6 +231,12 @@ WRONG = {
         None,
         ["task=span-corruption", "data.column=source", "tokenizer.kind=bpe", "data.source=[['x',1,'a: ']]"],
         "prefixes are for tasks over pairs, and task=span-corruption is none: leave them out",
+    ),
+    "steps of cleaning": (None, ["data.clean=('html',)"], "data.clean is of running text, and task=translation learns from records"),
+    "a reward whose words nobody finds": (
+        None,
+        ["risk.reward=bleu", "data.packing=padded", "records.target_language=ko"],
+        'needs a tokenizer that is not installed: pip install "sacrebleu[ko]"',
     ),
     "risk of packed rows": (None, ["risk.reward=rougeL"], "set data.packing=buckets"),
     "no reward": (None, ["risk.reward=rouge", "data.packing=padded"], "risk.reward='rouge'"),

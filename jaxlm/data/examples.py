@@ -3,7 +3,7 @@
 An example is a dict that a task made of a record: "tokens" and other columns with one value a token (or one list of a fixed
 size), "whole" (columns with one value an example, which is that of its first token), "cut" (tokens lost by truncation), "about"
 (what predictions need and the device does not). A pair has "targets" too, of a length of their own, none where they are not
-known. Read next: `example_batches.py`.
+known, and its "target_cut" is their share of "cut", which is not kept. Read next: `example_batches.py`.
 """
 
 import dataclasses
@@ -118,7 +118,7 @@ def _batched(items: Iterable[Any], size: int) -> Iterator[tuple[Any, ...]]:
 
 def _record_batch(group: tuple[tuple[int, Example], ...]) -> pa.RecordBatch:
     first = group[0][1]
-    names = [name for name in first if name not in ("whole", "cut", "about")]
+    names = [name for name in first if name not in ("whole", "cut", "target_cut", "about")]
     columns = {name: _lists([example[name] for _, example in group]) for name in names}
     columns |= {name: _lists([[example["whole"][name]] for _, example in group]) for name in first.get("whole", ())}
     columns["record"] = pa.array([record for record, _ in group], pa.int64())

@@ -9,6 +9,7 @@ import difflib
 import glob
 import gzip
 import io
+import itertools
 import json
 import lzma
 import sys
@@ -146,27 +147,27 @@ def _parse(line: str, where: str) -> dict[str, Any]:
 
 
 def _read_csv(stream: BinaryIO, path: Path, choose: Choose, header: bool) -> Iterator[Row]:
+    csv.field_size_limit(sys.maxsize)  # a document is longer than the 128 KiB that are the default
     with text_lines(stream, "") as lines:
-        yield from _table(csv.DictReader(lines, strict=True), path, choose, header)
+        rows = csv.reader(lines, strict=True)
+        yield from _table(((rows.line_num, row) for row in rows if row), path, choose, header)
 
 
 def _read_tsv(stream: BinaryIO, path: Path, choose: Choose, header: bool) -> Iterator[Row]:
-    """Quotes are plain characters in tab-separated values: a stray one must not swallow the lines after it."""
-    with text_lines(stream, "") as lines:
-        yield from _table(csv.DictReader(lines, delimiter="\t", quoting=csv.QUOTE_NONE), path, choose, header)
+    """Quotes, and a carriage return inside a line, are plain characters: a stray one must not swallow or divide what comes after it."""
+    with text_lines(stream) as lines:
+        bare = ((number, line.removesuffix("\n").removesuffix("\r")) for number, line in enumerate(lines, 1))
+        yield from _table(((number, line.split("\t")) for number, line in bare if line), path, choose, header)
 
 
-def _table(rows: csv.DictReader, path: Path, choose: Choose, header: bool) -> Iterator[Row]:
-    csv.field_size_limit(sys.maxsize)  # a document is longer than the 128 KiB that are the default
-    first = list(rows.fieldnames or [])
-    names = first if header else list(range(len(first)))
+def _table(rows: Iterator[tuple[int, list[str]]], path: Path, choose: Choose, header: bool) -> Iterator[Row]:
+    """Numbered cells as rows by column; a cell that is missing is None, and those beyond the columns are the list at None."""
+    first = next(rows, (0, []))
+    names = first[1] if header else list(range(len(first[1])))
     choose(names, str(path))
-    if not header:
-        rows.fieldnames = names
-        if first:
-            yield f"{path}:{rows.line_num}", dict(enumerate(first))
-    for row in rows:
-        yield f"{path}:{rows.line_num}", row
+    for number, cells in rows if header or not names else itertools.chain([first], rows):
+        row = dict(itertools.zip_longest(names, cells[: len(names)]))
+        yield f"{path}:{number}", row | ({None: cells[len(names) :]} if len(cells) > len(names) else {})
 
 
 def _read_parquet(stream: BinaryIO, path: Path, choose: Choose, header: bool) -> Iterator[Row]:

@@ -72,7 +72,8 @@ def _logits(problem: Any, batch: dict[str, Any]) -> tuple[int, int]:
     """Rows of logits that exist at once on a device, and their classes."""
     run, parts = problem.run, sharding.mesh_size(problem.mesh, "batch")
     if "target_segments" in batch:
-        rows, length = batch["targets"].shape
+        *lead, length = batch["candidates" if "candidates" in batch else "targets"].shape
+        rows = prod(lead)
         return rows // parts * length, vocabulary(run.model) // sharding.mesh_size(problem.mesh, "vocab")
     rows, length = batch.get("places", batch["tokens"]).shape
     if problem.task.RECORDS:

@@ -33,12 +33,21 @@ def blank_batch(run: Run, rows: int, length: int) -> dict[str, np.ndarray]:
     if task.RECORDS:
         named = {"tokens": ids, "segments": ids, "groups": ids}
         named |= {"token_types": ids} if getattr(run.model, "type_vocab_size", 0) > 1 else {}
-        return named | _columns(run, task, (rows, row_tokens(run)[1] or length))
+        return named | _columns(run, task, (rows, row_tokens(run)[1] or length)) | _candidates(run, rows)
     made = {"tokens": ids, "targets": ids, "weights": weights}
     pairs = Kind(getattr(task, "ROWS", run.task)).pairs
     made |= {"segments": ids} if pairs or run.data.packing == "documents" else {}
     made |= {"token_types": ids, "labels": np.zeros(rows, np.int32)} if pairs else {}
     return task.features(made, _vocabulary(run.model.vocab_size), np.zeros(rows, np.uint64), run)
+
+
+def _candidates(run: Run, rows: int) -> dict[str, np.ndarray]:
+    """Of minimum risk: what `training/risk.py` puts beside the pairs; nothing without it."""
+    if run.risk.reward is None:
+        return {}
+    shape = (rows, run.risk.candidates + 1, row_tokens(run)[1])
+    one = np.zeros(shape[:2], np.float32)
+    return {"candidates": np.zeros(shape, np.int32), "candidate_weights": np.zeros(shape, np.float32), "kept": one, "rewards": one}
 
 
 def _columns(run: Run, task: Any, shape: tuple[int, int]) -> dict[str, np.ndarray]:

@@ -96,9 +96,9 @@ def _code(codes: dict[str, int], language: str | None, key: str) -> int:
     raise ConfigError(f"{key}{' ' if language is None else '='}{what}: set {key}={' or '.join(near[:5])}")
 
 
-def spell(side: Side, text: str, length: int) -> tuple[list[int], int]:
+def spell(side: Side, text: str, length: int, key: str = "data.sequence_length") -> tuple[list[int], int]:
     """The ids of a text, at most `length` of them, and how many were cut off its end; special tokens stay. Raises DataError for none."""
-    found = fit_texts(side.tokenizer, text, None, length - len(side.before) - len(side.after))
+    found = fit_texts(side.tokenizer, text, None, length - len(side.before) - len(side.after), key)
     usual, meant = side.language or (None, None)
     return [*side.before, *(meant if token == usual else token for token in found.tokens), *side.after], found.cut
 

@@ -5,10 +5,10 @@ They are scores of single sentences, unlike those of a corpus in `text_scores.py
 
 from collections.abc import Callable, Iterable
 
-from jaxlm.errors import DataError, extra
+from jaxlm.errors import DataError
 from jaxlm.overrides import choose
 from jaxlm.tasks.rouge import rouge, words
-from jaxlm.tasks.text_scores import language_of
+from jaxlm.tasks.text_scores import language_of, sacrebleu_metric
 
 Reward = Callable[[str, str], float]  # (text, reference) -> points
 
@@ -19,7 +19,7 @@ def make_reward(name: str, language: str | None = None) -> Reward:
     Args:
       language: code of the texts' language, as "de"; it decides BLEU's words.
 
-    Raises ConfigError for an unknown name, or where sacrebleu is missing.
+    Raises ConfigError for an unknown name, or where sacrebleu, or its tokenizer of this language, is missing.
     """
     return REWARDS[choose("risk.reward", name, REWARDS)](language_of(language))
 
@@ -31,16 +31,13 @@ def check_references(name: str, references: Iterable[str | list[str]]) -> None:
 
 
 def _bleu(language: str) -> Reward:
-    with extra("scores", "sacrebleu"):
-        from sacrebleu import BLEU
-    metric = BLEU(effective_order=True, trg_lang=language)  # else a text of three words would be worth nothing
+    # of the effective order, else a text of three words would be worth nothing
+    metric = sacrebleu_metric("bleu", language, lambda sacrebleu: sacrebleu.BLEU(effective_order=True, trg_lang=language))
     return lambda text, reference: metric.sentence_score(text, [reference]).score
 
 
 def _chrf(language: str) -> Reward:
-    with extra("scores", "sacrebleu"):
-        from sacrebleu import CHRF
-    metric = CHRF()
+    metric = sacrebleu_metric("chrf", language, lambda sacrebleu: sacrebleu.CHRF())
     return lambda text, reference: metric.sentence_score(text, [reference]).score
 
 

@@ -123,26 +123,31 @@ def _sacrebleu(name: str, make: Callable[[Any, str], Any]) -> Callable[[Texts, R
     """A metric of sacrebleu's, by what it counts in each sentence."""
 
     def measure(hypotheses: Texts, references: References, language: str) -> dict[str, Score]:
-        with extra("scores", "sacrebleu"):
-            import sacrebleu
-        try:
-            metric = make(sacrebleu, language)
-        except RuntimeError as error:  # a tokenizer of its own that is not installed
-            mend = f'pip install "sacrebleu[{language}]"'
-            raise ConfigError(f"{name} of language {language!r} needs a tokenizer that is not installed: {mend}") from error
+        metric = sacrebleu_metric(name, language, lambda sacrebleu: make(sacrebleu, language))
         streams = [[row[i] if i < len(row) else None for row in references] for i in range(max(map(len, references)))]
         # Private to sacrebleu, and there since 2.0: by the counts of each text a thousand resamples are a product, not a thousand scorings.
         counts = np.array(metric._extract_corpus_statistics(list(hypotheses), streams), np.float64)
         value = lambda sums: float(metric._compute_score_from_stats(list(sums)).score)
-        of_one = _sentence_bleu(sacrebleu) if name == "bleu" else None
+        of_one = _sentence_bleu() if name == "bleu" else None
         return {name: Score(counts, value, str(metric.get_signature()), name in LESS_IS_BETTER, of_one)}
 
     return measure
 
 
-def _sentence_bleu(sacrebleu: Any) -> Callable[[Float[np.ndarray, "K"]], float]:
+def sacrebleu_metric(name: str, language: str, make: Callable[[Any], Any]) -> Any:
+    """make(sacrebleu). Raises ConfigError where sacrebleu, or the tokenizer that it has for the language, is not installed."""
+    with extra("scores", "sacrebleu"):
+        import sacrebleu
+    try:
+        return make(sacrebleu)
+    except RuntimeError as error:
+        mend = f'pip install "sacrebleu[{language}]"'
+        raise ConfigError(f"{name} of language {language!r} needs a tokenizer that is not installed: {mend}") from error
+
+
+def _sentence_bleu() -> Callable[[Float[np.ndarray, "K"]], float]:
     """BLEU of a single text, by those n-grams that it is long enough for ("effective order"), as sacrebleu's sentence_bleu."""
-    metric = sacrebleu.BLEU(effective_order=True, force=True)
+    metric = sacrebleu_metric("bleu", "", lambda sacrebleu: sacrebleu.BLEU(effective_order=True, force=True))
     return lambda counts: float(metric._compute_score_from_stats(list(counts)).score)
 
 

@@ -35,18 +35,18 @@ def features(record: dict[str, Any], sides: Sides, options: Records, length: int
     """A pair as one example: "tokens" of the source, cut to `length`, "targets" of the target, cut to the sides' length.
 
     `options.prefix` stands before the source. A record without a target, which is to be predicted, has no targets; of one with several
-    the first is learned, and "about" has all, as references. Tokens that were cut, on both sides, are counted in "cut"; the texts are
-    whole in "about". Raises Unfit for an empty side, or where one side has more than `options.ratio` times the other's tokens;
-    DataError for what is no text.
+    the first is learned, and "about" has all, as references. Tokens that were cut, on both sides, are counted in "cut", those of the
+    target alone in "target_cut"; the texts are whole in "about". Raises Unfit for an empty side, or where one side has more than
+    `options.ratio` times the other's tokens; DataError for what is no text.
     """
     source, known = _text(record.get("source"), "source"), references(record)
     tokens, cut = spell(sides.source, options.prefix + source, length)
-    targets, more = spell(sides.target, known[0], sides.length) if known else ([], 0)
+    targets, more = spell(sides.target, known[0], sides.length, "data.target_length") if known else ([], 0)
     if options.ratio is not None and known:
         own = text_tokens(sides.source, len(tokens) + cut, options.prefix), text_tokens(sides.target, len(targets) + more)
         _check_ratio(own, options.ratio)
     about = {"id": record.get("id"), "source": source, "target": known if len(known) > 1 else known[0] if known else None}
-    return [{"tokens": tokens, "targets": targets, "cut": cut + more, "about": about}]
+    return [{"tokens": tokens, "targets": targets, "cut": cut + more, "target_cut": more, "about": about}]
 
 
 def references(record: dict[str, Any]) -> list[str]:

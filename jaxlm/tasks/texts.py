@@ -17,10 +17,10 @@ class Fitted(NamedTuple):
     cut: int
 
 
-def fit_texts(tokenizer: Any, text: str, pair: str | None, length: int) -> Fitted:
+def fit_texts(tokenizer: Any, text: str, pair: str | None, length: int, key: str = "data.sequence_length") -> Fitted:
     """The ids of a text, or of a pair, with the tokenizer's special tokens: at most `length` of them.
 
-    Tokens are taken from the end of the longer text first. Raises DataError for an empty text, or where not
+    Tokens are taken from the end of the longer text first; `key` is what sets the length. Raises DataError for an empty text, or where not
     even the special tokens fit.
     """
     for given in (text, pair) if pair is not None else (text,):
@@ -34,7 +34,7 @@ def fit_texts(tokenizer: Any, text: str, pair: str | None, length: int) -> Fitte
     parts = [list(tokenizer.encode(each, add_special_tokens=False)) for each in texts]
     room = length - template.size
     if room < len(texts):
-        raise DataError(f"a row of {length} tokens has no room for a text between the special tokens: raise data.sequence_length")
+        raise DataError(f"a row of {length} tokens has no room for a text between the special tokens: raise {key}")
     kept = _kept([len(part) for part in parts], room)
     tokens, types, _ = join(template, [part[:count] for part, count in zip(parts, kept, strict=True)])
     return Fitted(tokens, types, len(whole) - len(tokens))

@@ -20,11 +20,10 @@ from jaxlm.errors import ConfigError
 from jaxlm.ops.dropout import split
 from jaxlm.ops.losses import MASKED, plain_cross_entropy
 from jaxlm.ops.positions import shift_right
-from jaxlm.overrides import choose
 from jaxlm.sharding import spec
 from jaxlm.tasks import head_of, task_named
 from jaxlm.tasks.pair_sides import target_length
-from jaxlm.tasks.rewards import REWARDS
+from jaxlm.tasks.rewards import make_reward
 from jaxlm.training.step import LossFn, State
 from jaxlm.training.tuning import assemble
 
@@ -39,7 +38,7 @@ def check(run: Run) -> None:
     risk = run.risk
     if risk.reward is None:
         return
-    choose("risk.reward", risk.reward, REWARDS)
+    make_reward(risk.reward, run.records.target_language)
     if head_of(run.task) != "seq2seq-lm" or not task_named(run.task).RECORDS:
         raise ConfigError(f"risk.reward={risk.reward} scores outputs against references: task={run.task} has none, leave it out")
     if run.data.packing in (None, "packed"):

@@ -60,7 +60,7 @@ class Records:
     prefix: str = ""  # text to text: stands before every source, as in "translate English to German: "
     source_language: str | None = None  # its code, where the tokenizer has codes (mBART, NLLB), or as sacrebleu needs it ("en")
     target_language: str | None = None
-    ratio: float | None = None  # text to text: the longer side of a pair has at most so many times the other's tokens; None: any
+    ratio: float | None = None  # text to text: a pair that is learnt has at most so many times the tokens on its longer side; None: any
     skip: bool = False  # pairs with an empty side or an absurd ratio are left out and counted; false: the first one stops the run
 
 

@@ -17,6 +17,7 @@ from jaxlm.inference import loop, prompts
 from jaxlm.inference.generate import generate, generate_tokens, settings_for
 from jaxlm.inference.settings import Settings, make_settings
 from jaxlm.models import gpt2, init_params, llama, make_model, mistral, t5
+from jaxlm.text.training import train_tokenizer
 from tests.foreign import LLAMA as LLAMA_FILE
 from tests.foreign import config_of, tensors_of, write
 
@@ -33,6 +34,15 @@ def made(config):
     model = make_model(config)
     params = jax.jit(lambda key: init_params(model, key))(jax.random.key(1))
     return model, jax.tree.map(lambda leaf: leaf * 2 if leaf.ndim > 1 else leaf, params)
+
+
+def test_rows_that_pad_a_vocabulary_spell_nothing():
+    """A table may have more rows than there are tokens, so that a mesh divides it."""
+    tokenizer = train_tokenizer("word", ["a b c d e f"] * 5, 20)
+    write = lambda **named: jaxlm.generate_text(*made(GPT2), tokenizer, ["a b"], max_new_tokens=6, **named)
+    assert tokenizer.vocab_size < 31 and write(sequence_bias={(31,): 1e4}) == write(sequence_bias={(31,): 1e4}, stop_strings=["z"]) == [""]
+    known = tokenizer.encode("c")[0]
+    assert write(sequence_bias={(known,): 1e4}) == ["c c c c c c"]
 
 
 def rows_of(lengths, width=None, right=False):

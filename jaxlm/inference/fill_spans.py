@@ -10,7 +10,7 @@ import numpy as np
 
 from jaxlm.errors import ConfigError, DataError
 from jaxlm.inference.generate import generate
-from jaxlm.inference.texts import ends_of, until
+from jaxlm.inference.texts import ends_of, spelled, until
 from jaxlm.models import dims, has_decoder
 from jaxlm.ops.noise import find_sentinels
 
@@ -37,8 +37,7 @@ def fill_spans(model: Any, params: Any, tokenizer: Any, text: str, **named: Any)
     named = {"max_new_tokens": room, **named, "eos_token_id": ends}
     new = generate(model, params, np.array([ids], np.int32), tokenizer=tokenizer, **named)
     written = until(new.tokens[0, : new.lengths[0]], ends)
-    controls = set(tokenizer.controls.values())
-    return tokenizer.decode([token for token in (merge(ids, written, sentinels) if gaps else written) if token not in controls])
+    return tokenizer.decode(spelled(tokenizer, merge(ids, written, sentinels) if gaps else written))
 
 
 def merge(source: Sequence[int], written: Sequence[int], sentinels: Sequence[int]) -> list[int]:

@@ -34,7 +34,8 @@ class Stops:
 
     def _whole(self, row, before):
         """Whether one of the strings stands in the text and ends after the prompt's."""
-        prompt, text = (self.tokenizer.decode([*before, *ids]) for ids in ((), row.tolist()))
+        known = lambda ids: [i for i in ids if i < self.tokenizer.vocab_size]  # a padded table has more
+        prompt, text = (self.tokenizer.decode(known([*before, *ids])) for ids in ((), row.tolist()))
         return any(text.find(string, max(0, len(prompt) - len(string) + 1)) >= 0 for string in self.strings)
 
     def all_met(self, rows: Int[np.ndarray, "R N"], new: int = 1) -> bool:

@@ -50,8 +50,13 @@ def read_prompt(tokenizer: Any, prompt: Prompt) -> list[int]:
 
 def spell(tokenizer: Any, row: Int[np.ndarray, "N"], ends: Ends) -> str:
     """The text of new tokens before their end, without control tokens."""
+    return tokenizer.decode(spelled(tokenizer, until(row, ends)))
+
+
+def spelled(tokenizer: Any, ids: Sequence[int]) -> list[int]:
+    """Without those that spell nothing: control tokens, and rows of a table that is padded to a size which a mesh divides."""
     controls = set(tokenizer.controls.values())
-    return tokenizer.decode([token for token in until(row, ends) if token not in controls])
+    return [token for token in ids if token < tokenizer.vocab_size and token not in controls]
 
 
 def stream_text(model: Any, params: Any, tokenizer: Any, prompt: Prompt, **named: Any) -> Iterator[str]:
@@ -80,7 +85,7 @@ def sample_texts(model: Any, params: Any, tokenizer: Any, count: int, seed: int 
     new = min(length, dims(model.config).context - 1)
     arguments = {"do_sample": True, "temperature": 0.8, "top_k": 50, "seed": seed, "eos_token_id": tokenizer.eos_id}
     rows = generate_tokens(model, params, tokens, max_new_tokens=new, **arguments)
-    return [tokenizer.decode(until(row, tokenizer.eos_id)) for row in rows]
+    return [spell(tokenizer, row, tokenizer.eos_id) for row in rows]
 
 
 def _beginning(tokenizer: Any) -> int:

@@ -46,7 +46,7 @@ def _assign(config: Any, path: list[str], value: Any, key: str) -> Any:
     kinds = field_types(config, path[0], key)
     if len(path) > 1:
         value = _assign(getattr(config, path[0]), path[1:], value, key)
-    elif dataclasses.is_dataclass(getattr(config, path[0])):
+    elif dataclasses.is_dataclass(getattr(config, path[0])) and not (value is None and kinds is Any):  # model=none
         names = ", ".join(f.name for f in dataclasses.fields(getattr(config, path[0])))
         raise ConfigError(f"{key} is a group: set one of its keys ({names}), as in {key}.{names.split(', ')[0]}=...")
     else:

@@ -2,17 +2,19 @@
 
 import dataclasses
 import json
+from pathlib import Path
 
 import pytest
 
 from jaxlm import default
-from jaxlm.config import Run, from_dict, load_file, to_dict
+from jaxlm.config import Run, from_dict, load_file, parse, to_dict
 from jaxlm.errors import ConfigError
 from jaxlm.models import gpt2
 from jaxlm.overrides import choose, override
 from jaxlm.training.resume import differences
 
 RUN = default.config
+ROOT = Path(__file__).parent.parent
 
 
 @pytest.mark.parametrize(
@@ -42,6 +44,15 @@ def test_an_override_is_of_the_annotated_type(text, value):
         found = getattr(found, name)
     assert found == value and type(found) is type(value)
     assert changed != RUN and dataclasses.is_dataclass(changed)
+
+
+def test_the_model_of_a_config_file_makes_room_for_a_pretrained_one():
+    """As configs/summarization.py with model=none pretrained=DIR, in any order; no other group may be none."""
+    arguments = ["model.n_layer=3", "pretrained=somewhere", "model=none", str(ROOT / "configs/shakespeare_char.py")]
+    run = parse(arguments, RUN, lambda run: gpt2.Config(n_embd=48))
+    assert (run.model.n_embd, run.model.n_layer, run.batch_size) == (48, 3, load_file(arguments[-1]).batch_size)
+    with pytest.raises(ConfigError, match="data is a group"):
+        parse(["data=none"], RUN)
 
 
 def test_the_last_override_wins_and_the_rest_stays():

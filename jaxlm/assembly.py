@@ -125,7 +125,7 @@ def make_tokenizer(run: Run, say: Say, workers: int = 0) -> Tokenizer:
 def trained_tokenizer(run: Run, wanted: config.Tokenizer, roles: tuple[str, ...], say: Say, workers: int = 0) -> Tokenizer:
     """A tokenizer of the run's training documents, or of its records' texts in these roles, from the cache if it is there."""
     task, kind, size = task_named(run.task), wanted.kind, wanted.vocab_size
-    names = [name for name, _ in named_sources(run)]
+    names = [part.data.source for part in parts(run)] if task.RECORDS else [name for name, _ in named_sources(run)]
     folder = _tokenizer_folder(run, [kind, size, roles], names, say, workers)
     if folder.is_dir():
         return load_tokenizer(folder)
@@ -145,7 +145,7 @@ def _tokenizer_folder(run: Run, wanted: list[Any], names: list[str], say: Say, w
     digested = [names, marks, data.column, data.split, data.validation, wanted, getattr(task, "TOKENIZER", {})]
     digested += [[prepare.cleaning_digest(data, name, say, workers) for name in names]] if data.clean else []
     if task.RECORDS:
-        divided = [data.fraction, data.fold, data.validation_source is None]
+        divided = [data.fraction, data.validation_source is None]
         digested += [run.task, records.columns, languages(records), [one.records.prefix for one in parts(run)], divided]
     return Path(data.cache).expanduser() / "tokenizers" / hashlib.sha256(json.dumps(digested).encode()).hexdigest()[:32]
 

@@ -84,7 +84,11 @@ def read_split(run: Run, split: str) -> Numbered:
 
 
 def read_texts(run: Run, roles: tuple[str, ...] = TEXTS) -> Iterator[str]:
-    """The texts of the records that are trained on, of some roles, for a tokenizer to learn from."""
+    """The texts of the records that are trained on, of some roles, for a tokenizer to learn from.
+
+    Of the folds of a cross-validation they are one run's that holds none out: folds share a tokenizer, so that they can be one ensemble.
+    """
+    run = dataclasses.replace(run, data=dataclasses.replace(run.data, fold=()))
     usual = lambda record: [text for role in roles for text in _texts_in(record.get(role))]
     texts = getattr(task_named(run.task), "texts", usual)
     for part in parts(run):

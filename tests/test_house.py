@@ -46,6 +46,7 @@ MAY = {
     "uncertainty": {*BELOW, "explain"} - TOP | {"evaluation"},
     "averaging": BELOW - TOP | {"pretrained"},
     "finished": {*BELOW, "explain"} - {"assembly", "studies"},
+    "calibrate": {*BELOW, "explain"} - {"assembly", "studies"},
     "studies": BELOW - {"assembly"},
     "assembly": BELOW - {"assembly", "evaluation", "finished", "studies", "uncertainty"},
     "pretrained": BELOW - {"assembly", "pretrained"},

@@ -158,6 +158,7 @@ class Optimizer:
     b2: float = 0.95
     eps: float = 1e-8
     momentum: float = 0.9  # SGD, RMSprop and Muon
+    multiply_by_parameter_scale: bool = False  # Adafactor: the learning rate is a share of a parameter's root mean square, as for T5
     weight_decay: float = 0.1  # on matrices only: no biases, no norms
     clip: float | None = 1.0  # global gradient norm
     ema: float | None = None  # decay of an exponential moving average of the parameters

@@ -160,12 +160,30 @@ def test_weight_decay_pulls_matrices_only():
         assert all((updates["h"]["0"]["ln_1"][leaf] == 0).all() for leaf in ("scale", "bias")), name
 
 
-@pytest.mark.parametrize("name", ["rmsprop", "sgd", "adamw", "lion"])
+@pytest.mark.parametrize("name", ["rmsprop", "sgd", "adamw", "lion", "adafactor"])
 def test_decoupled_decay_is_rate_times_decay(name):
     params = {"up": {"kernel": jnp.full((2, 2), 3.0)}}
     rule, _ = make_optimizer(dataclasses.replace(PLAIN, name=name, weight_decay=0.5), 10)
     updates, _ = rule.update(jax.tree.map(jnp.zeros_like, params), rule.init(params), params)
     np.testing.assert_allclose(updates["up"]["kernel"], -0.1 * 0.5 * 3.0, rtol=1e-5)
+
+
+@pytest.mark.parametrize("scaled", [False, True])
+def test_adafactor_is_transformers(scaled):
+    """Of a matrix large enough to be factored; the decay is of the rate alone here, as of every other rule."""
+    torch, transformers = pytest.importorskip("torch"), pytest.importorskip("transformers")
+    random = np.random.default_rng(0)
+    start, grads = 0.1 * random.standard_normal((130, 140)), random.standard_normal((4, 130, 140))
+    rule, _ = make_optimizer(dataclasses.replace(PLAIN, name="adafactor", learning_rate=0.02, multiply_by_parameter_scale=scaled), 10)
+    theirs = torch.nn.Parameter(torch.tensor(start, dtype=torch.float32))
+    peer = transformers.Adafactor([theirs], lr=0.02, scale_parameter=scaled, relative_step=False, warmup_init=False)
+    params = {"kernel": jnp.asarray(start, jnp.float32)}
+    state = rule.init(params)
+    for grad in grads:
+        updates, state = rule.update({"kernel": jnp.asarray(grad, jnp.float32)}, state, params)
+        params, theirs.grad = optax.apply_updates(params, updates), torch.tensor(grad, dtype=torch.float32)
+        peer.step()
+    np.testing.assert_allclose(params["kernel"], theirs.detach().numpy(), atol=2e-6)
 
 
 RATES = {"adadelta": 30.0, "lion": 0.01, "sgd": 0.01, "rmsprop": 0.01, "muon": 0.05}

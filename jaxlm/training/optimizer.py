@@ -42,8 +42,9 @@ def _rmsprop(config: Optimizer, rate: Schedule) -> optax.GradientTransformation:
 
 
 def _adafactor(config: Optimizer, rate: Schedule) -> optax.GradientTransformation:
-    decay = config.weight_decay or None
-    return optax.adafactor(rate, multiply_by_parameter_scale=False, weight_decay_rate=decay, weight_decay_mask=decays)
+    """Shazeer and Stern (2018), algorithm 4. Optax's own decay of it is a share of the weights at every update, whatever the rate."""
+    rule = optax.adafactor(rate, multiply_by_parameter_scale=config.multiply_by_parameter_scale)
+    return optax.chain(rule, *_decay(config, rate))
 
 
 def _lion(config: Optimizer, rate: Schedule) -> optax.GradientTransformation:

@@ -14,15 +14,17 @@ from jaxlm.models import t5
 
 config = Run(
     model=t5.Config(
-        vocab_size=None, d_model=256, d_kv=64, d_ff=512, num_layers=4, num_heads=4, dropout_rate=0.0, feed_forward_proj="gated-gelu"
+        vocab_size=None, d_model=256, d_kv=64, d_ff=512, num_layers=2, num_heads=4, dropout_rate=0.0, feed_forward_proj="gated-gelu"
     ),
     task="span-corruption",
     workdir="runs/t5_span",
     steps=6000,
     batch_size=16,
-    data=Data(source="stdlib", sequence_length=256, validation=0.02),
+    data=Data(source="stdlib", sequence_length=128, validation=0.02),
     tokenizer=Tokenizer(kind="unigram", vocab_size=8192),
-    optimizer=Optimizer(learning_rate=2e-3, schedule="cosine", end=0.1, warmup=500, b2=0.98, weight_decay=0.01),
+    optimizer=Optimizer(
+        name="adafactor", multiply_by_parameter_scale=True, learning_rate=2e-2, schedule="cosine", end=0.1, warmup=200, weight_decay=0.0
+    ),
     evaluation=Evaluation(every=500),
-    checkpoint=Checkpoint(every=500, keep=1),
+    checkpoint=Checkpoint(every=250, keep=1),
 )

@@ -44,9 +44,7 @@ class Data:
 class Records:
     """How labelled records become examples, in the tasks that learn from them."""
 
-    columns: tuple[
-        Any, ...
-    ] = ()  # ((role, column), ...), as in (("text", "sentence"), ("label", 0)); a number: no header; (): the known ones
+    columns: tuple[Any, ...] = ()  # (("text", "sentence"), ("label", 0)): a role's column; a number: no header; (): the known ones
     kind: str = "one"  # classification: "one" label of several, "several" labels at once, or "regression"
     labels: tuple[str, ...] = ()  # names, in the order of their ids; (): those of the training records, sorted
     scheme: str = "plain"  # tagging: "plain" tags a word, or entities as "bio" or "bilou"

@@ -92,7 +92,8 @@ class Risk:
     """Minimum-risk training on candidates that the model draws (Shen et al. 2016)."""
 
     reward: str | None = None  # "bleu", "chrf" or "rougeL", of each candidate against its reference; None: cross-entropy alone
-    candidates: int = 8  # drawn of each source; the reference is one more
+    candidates: int = 8  # drawn of each source
+    reference: bool = True  # it is one more candidate; False: those that are drawn are weighed alone
     sharpness: float = 0.005  # alpha of the paper's equation 13, on log-probabilities
     temperature: float = 1.0  # of the draws
     cross_entropy: float = 0.1  # weight of the cross-entropy beside the risk

@@ -135,7 +135,7 @@ def test_a_batch_without_candidates_has_the_tasks_loss():
     assert risk.make_loss(MODEL, lambda params, batch, key: ("plain", key), START, RUN.risk, Loss())({}, pairs(), 7) == ("plain", 7)
 
 
-def seen(drawn, reward=fives):
+def seen(drawn, reward=fives, run=RUN):
     """What a step is given of a batch whose candidates are these."""
     got = {}
 
@@ -150,7 +150,7 @@ def seen(drawn, reward=fives):
             ids[line, : len(one)] = one
         return type("Drawn", (), {"tokens": ids, "lengths": np.array([len(one) for one in drawn * len(tokens)])})
 
-    _, metrics = risk.wrap(step, fixed, spell, reward, RUN)({"step": jnp.int32(3), "params": {}}, pairs())
+    _, metrics = risk.wrap(step, fixed, spell, reward, run)({"step": jnp.int32(3), "params": {}}, pairs())
     return got, metrics
 
 
@@ -165,6 +165,22 @@ def test_candidates_are_different_and_the_first_is_the_reference():
     np.testing.assert_allclose(batch["rewards"][0, 1:], [100, 100 / 3, 0, 0], rtol=1e-6)
     np.testing.assert_allclose(metrics["reward"], (100 + 100 / 3 + 100 + 0) / 4, rtol=1e-6)  # of the draws, twins counted
     np.testing.assert_array_equal(batch["sources"][3], batch["sources"][0])  # no prompt is empty
+
+
+def test_the_reference_may_stand_beside():
+    """It is weighed where it was drawn alone, and the cross-entropy is of it all the same."""
+    run = dataclasses.replace(RUN, risk=dataclasses.replace(RUN.risk, reference=False))
+    first = [int(i) for i in pairs()["targets"][0] if i]
+    batch, metrics = seen([[5, 5, EOS], [2, 3, 5, EOS], first, [7, EOS]], run=run)
+    np.testing.assert_array_equal(batch["kept"], [[1, 1, 1, 1, 0], [0, 1, 1, 1, 1], [0, 1, 1, 1, 1], [0] * 5])
+    drawn = {**with_candidates(), "kept": np.array([[0, 1, 1, 1, 0]] * 3 + [[0] * 5], np.float32)}
+    plain = dataclasses.replace(run.risk, cross_entropy=2.0)
+    total, weight = jax.jit(risk.make_loss(MODEL, None, START, plain, Loss()))(params(), drawn, None)
+    logp, lengths = np.asarray(one_by_one(params(), drawn), np.float64)[:3], np.asarray(drawn["weights"]).sum(1)[:3]
+    q = np.exp(0.5 * logp[:, 1:4])
+    wanted = -(q / q.sum(1, keepdims=True) * drawn["rewards"][:3, 1:4]).sum() - 2 * (logp[:, 0] / lengths).sum()
+    np.testing.assert_allclose(total, wanted, rtol=1e-5)
+    assert weight == 3
 
 
 def test_candidates_may_be_longer_than_the_bucket_of_their_pair():

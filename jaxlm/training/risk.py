@@ -76,7 +76,7 @@ def make_loss(model: Any, plain: LossFn, start_id: int, risk: Risk, options: Los
         logits = _logits(model, params, batch, start_id, key).astype(jnp.float32)
         scores = risk.sharpness * _apart(log_probability(logits, labels, weights), batch["kept"])
         q = jax.nn.softmax(jnp.where(batch["kept"] > 0, scores, MASKED), axis=-1)
-        real = batch["kept"][:, 0]
+        real = batch["candidate_weights"][:, 0].max(-1)  # rows of padding have no reference
         total = -(real * (q * batch["rewards"]).sum(-1)).sum()
         if risk.cross_entropy:
             smooth = {"label_smoothing": options.label_smoothing, "z_loss": options.z_loss}
@@ -95,7 +95,7 @@ def log_probability(logits: Float[Array, "R T V"], labels: Int[Array, "R T"], we
 def _reference_weights(batch):
     """[B * C, T]: every source's first candidate, its reference, counts 1 in all."""
     weights = batch["candidate_weights"]
-    first = (jnp.arange(weights.shape[1]) == 0)[:, None] * batch["kept"][..., None]
+    first = (jnp.arange(weights.shape[1]) == 0)[:, None]
     return _flat(weights * first / jnp.maximum(weights.sum(-1, keepdims=True), 1))
 
 
@@ -148,6 +148,8 @@ def wrap(
         drawn = _drawn(draw, params, rows, references, width, _seed(run.seed, int(state["step"])))
         worth = [_worth(one, many, decode, reward) for one, many in zip(references, drawn, strict=True)]
         table = _table(worth, run.risk.candidates + 1, width)
+        if not run.risk.reference:
+            table["kept"][:, 0] = [reference in many for reference, many in zip(references, drawn, strict=True)]
         place = lambda array: _placed(array.reshape(*lead, *array.shape[1:]), batch["targets"].sharding)
         state, metrics = step(state, {**batch, **{name: place(array) for name, array in table.items()}})
         points = [found[ids] for found, many in zip(worth, drawn, strict=True) for ids in many]
@@ -181,7 +183,7 @@ def _worth(reference: Ids, drawn: list[Ids], decode: Callable, reward: Callable)
 
 
 def _table(worth: Sequence[dict[Ids, float]], count: int, width: int) -> dict[str, np.ndarray]:
-    """Candidates as columns: "candidates" int32 and "candidate_weights" [B, C, T], "kept" and "rewards" float32 [B, C]."""
+    """Candidates as columns: "candidates" int32 and "candidate_weights" [B, C, T], "kept" (weighed by Q) and "rewards" [B, C]."""
     ids, weights = np.zeros((len(worth), count, width), np.int32), np.zeros((len(worth), count, width), np.float32)
     kept, rewards = np.zeros((len(worth), count), np.float32), np.zeros((len(worth), count), np.float32)
     for line, found in enumerate(worth):

@@ -10,10 +10,10 @@ Texts of yours: data.source='texts/*.txt'. Token masking in place of spans: deno
 size: model=bart.SIZES["bart-base"]. Then on labelled pairs: pretrained=runs/bart_denoising in the configs of text-to-text tasks.
 
 Measured on one core of an EPYC with AVX2, float32: 1,200 steps in 27 minutes, 2,675 tokens/s. Validation loss after 200, 400, ... 1,200
-steps: 5.768, 4.924, 4.388, 4.053, 3.817, 3.714. The text above becomes 'If the file file, it is an
-error.' (greedily nothing): it has learnt to copy and to close a sentence, not yet what files do. Fine-tuned on a twentieth of the summarization pairs
-(2,479 of them, 1,116 steps), it has on the test pairs ROUGE-1 17.68 (16.64 to 18.75) and ROUGE-L 16.53; the same model, tokenizer and
-steps from random weights 2.16 (1.85 to 2.50) and 2.16, at a validation loss of 4.83 instead of 4.16:
+steps: 5.768, 4.924, 4.388, 4.053, 3.817, 3.714. The text above becomes 'If the file file, it is an error.' (greedily nothing): it has
+learnt to copy and to close a sentence, not yet what files do. Fine-tuned on a twentieth of the summarization pairs (2,479 of them, 1,116
+steps), it has on the test pairs ROUGE-1 17.68 (16.64 to 18.75) and ROUGE-L 16.53; the same model, tokenizer and steps from random weights
+2.16 (1.85 to 2.50) and 2.16, at a validation loss of 4.83 instead of 4.16:
 
     python -m jaxlm.train configs/bart_denoising.py pretrained=runs/bart_denoising workdir=runs/bart_summarization task=summarization \\
         data.source=train.tsv.gz data.validation_source=valid.tsv.gz data.test_source=test.tsv.gz \\

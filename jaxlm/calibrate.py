@@ -22,6 +22,9 @@ def calibrate(directory: str, wanted: Wanted, say: Say) -> str:
     if generates(member.task) or not member.task.RECORDS:
         raise ConfigError(f"--calibrate is of labelled records; {directory} (task={member.run.task}) predicts no labels: leave it out")
     wanted = dataclasses.replace(wanted, split="validation", data=None, samples=0, calibrated=False)
+    data = member.run.data
+    if not (data.validation or data.validation_source or data.fold):
+        raise ConfigError(f"--calibrate fits to held-out records, and {directory} holds none out: train with data.validation=0.1")
     examples = split_examples(member, wanted, say)
     rows = [read_example(examples, i) for i in range(len(examples))]
     outputs = predict_examples([member], examples, wanted)[0][0]

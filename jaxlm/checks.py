@@ -28,6 +28,8 @@ def check_run(run: Run, mesh: jax.sharding.Mesh | None) -> None:
     check_task(run)
     risk.check(run)
     check_scores(run)
+    check_best(run)
+    check_unused(run)
     by_rows = run.data.batch_tokens is None  # else their number is what mesh and micro-batches divide
     if by_rows and run.batch_size % run.accumulate:
         raise ConfigError(f"batch_size={run.batch_size} is not divisible by accumulate={run.accumulate}")
@@ -82,6 +84,9 @@ def check_sides(run: Run, mesh: jax.sharding.Mesh | None) -> None:
     length = task.target_length(run)
     if limit is not None and length > limit:
         raise ConfigError(f"data.target_length={length} exceeds the model's {limit} positions: lower it or raise the model's")
+    most = run.evaluation.max_new_tokens
+    if limit is not None and most is not None and most > limit:
+        raise ConfigError(f"evaluation.max_new_tokens={most} exceeds the model's {limit} positions: lower it")
     sharding.check_sizes({"vocab": vocabulary(run.model)}, mesh, {"vocab": "model.decoder_vocab_size"})
     if run.data.batch_multiple is not None and run.data.batch_tokens is None:
         raise ConfigError("data.batch_multiple is of batches of data.batch_tokens: leave it out, or set both")
@@ -99,6 +104,7 @@ def check_scores(run: Run) -> None:
     for name in named:
         choose("evaluation.scores", name, text_scores.SCORES)
     text_scores.language_of(run.records.target_language)
+    text_scores.language_of(run.records.source_language, "records.source_language")
     scored = {name: rouge.NAMES if name == "rouge" else (name.replace("-", "_"),) for name in text_scores.SCORES}
     of = next((name for name, metrics in scored.items() if best in metrics), None)
     if of is None:
@@ -107,6 +113,24 @@ def check_scores(run: Run) -> None:
         raise ConfigError(f"evaluation.best={best} is none of the scores that are asked for: set evaluation.scores={[*named, of]}")
     elif run.evaluation.generate is None:
         raise ConfigError(f"evaluation.best={best} is a score of texts, and validation writes none: set evaluation.generate=200")
+
+
+def check_best(run: Run) -> None:
+    """Refuse a metric that decides, where the task has none of this name, and patience without held-out data."""
+    task, data, best = task_named(run.task), run.data, run.evaluation.best
+    if not getattr(task, "GENERATES", False):
+        choose("evaluation.best", best, ("loss", *(task.measured(run.records) if task.RECORDS else task.MEASURED)))
+    if run.evaluation.patience is not None and not (data.validation or data.validation_source or data.fold):
+        mend = "set data.validation=0.1 or data.validation_source, or leave it out"
+        raise ConfigError(f"evaluation.patience={run.evaluation.patience} waits for a better validation, and nothing is held out: {mend}")
+
+
+def check_unused(run: Run) -> None:
+    """Refuse options that this task would not look at."""
+    if run.loss.r_drop and run.task != "sequence-classification":
+        raise ConfigError(f"loss.r_drop={run.loss.r_drop} is of task=sequence-classification, not of task={run.task}: leave it out")
+    if run.records.noise and not task_named(run.task).RECORDS:
+        raise ConfigError(f"records.noise={run.records.noise} is of labelled records, not of task={run.task}: leave it out")
 
 
 MEASURED = ("loss", "perplexity", "accuracy")  # of pairs, without a text being written

@@ -34,6 +34,8 @@ def main(arguments: list[str]) -> None:
     directories, changes = ([word for word in options.directories if ("=" in word) == is_change] for is_change in (False, True))
     wanted = Wanted(tuple(directories), options.split, options.data, options.samples, options.batch_size)
     wanted = dataclasses.replace(wanted, decoding=decoding, against=options.against, changes=tuple(changes))
+    if options.output and not Path(options.output).absolute().parent.is_dir():
+        raise ConfigError(f"--output {options.output}: there is no folder {Path(options.output).parent}: make it first")
     if options.calibrate:
         for directory in directories:
             print(calibrate(directory, wanted, say))

@@ -27,7 +27,7 @@ from jaxlm.runs import is_run, read_run
 from jaxlm.tasks import task_named
 from jaxlm.text.sides import load_sides
 from jaxlm.text.tokenizer import Tokenizer
-from jaxlm.uncertainty import all_decisions, pooled, with_uncertainty
+from jaxlm.uncertainty import all_decisions, decide, pooled, with_uncertainty
 
 Say = Callable[[str], None]
 CALIBRATION = "calibration.json"  # in a run directory
@@ -41,7 +41,7 @@ class Wanted:
     """Which runs are asked, about what."""
 
     directories: tuple[str, ...]
-    split: str = "validation"
+    split: str | None = "validation"  # None: records are given
     data: str | None = None  # a source in place of the split's
     samples: int = 0  # predictions under dropout; 0: one without
     batch_size: int | None = None
@@ -117,6 +117,7 @@ def open_members(wanted: Wanted) -> list[Member]:
 def _marks(member: Member, wanted: Wanted) -> dict[str, Any]:
     records, data = member.run.records, member.run.data
     marks = {"task": member.run.task, "labels": (records.kind, records.scheme, records.labels), "tokenizer": member.tokenizer.digest}
+    marks["data.sequence_length"] = data.sequence_length
     if wanted.split == "validation" and not wanted.data:
         marks["held-out records"] = (data.source, data.validation, data.validation_source, data.fold)
     return marks
@@ -137,18 +138,26 @@ def evaluate(wanted: Wanted, say: Say) -> Found:
     rows = [read_example(examples, i) for i in range(len(examples))]
     samples, losses = predict_examples(members, examples, wanted, say)
     if None in losses:
-        raise DataError(f"the {wanted.split} records have no labels: nothing can be measured; python -m jaxlm.predict only predicts")
+        raise DataError(f"{_where(wanted)} have no labels: nothing can be measured; python -m jaxlm.predict only predicts")
     outputs = pooled(samples, rows, first.task, first.run.records)
     metrics = {"loss": float(np.mean(losses)), **first.task.metrics(outputs, rows, first.run.records)}
     numbers = dict.fromkeys(map(int, examples.records))  # examples of one record are neighbours
     predictions = first.task.predictions(outputs, rows, first.run.records)
     predictions = [{"record": number, **row} for number, row in zip(numbers, predictions, strict=True)]
+    if len(samples) > 1 and decide(first.task, outputs[0], rows[0], first.run.records) is None:
+        say("predictions are the mean of several; spans and numbers are no classes, and have no entropy")
     return _with_trust(Found(metrics, predictions, None, outputs, rows), samples, first)
+
+
+def _where(wanted: Wanted) -> str:
+    return f"the records of {wanted.data}" if wanted.data else f"the {wanted.split} records"
 
 
 def check_wanted(members: list[Member], wanted: Wanted) -> None:
     """Refuse options that a task has no use for."""
     task, name = members[0].task, members[0].run.task
+    if wanted.samples < 0 or (wanted.batch_size is not None and wanted.batch_size < 1):
+        raise ConfigError(f"--samples {wanted.samples}, --batch-size {wanted.batch_size}: samples are 0 or more, a batch has 1 or more")
     texts.check_decoding(wanted.decoding)
     if not generates(task) and (wanted.against or wanted.decoding != texts.Decoding()):
         raise ConfigError(f"--num-beams, --max-new-tokens and --against are of texts that are written; task={name} writes none")
@@ -179,7 +188,7 @@ def _opened(wanted: Wanted) -> texts.Answers | Member | None:
         return wanted.against and texts.read_answers(Path(wanted.against))
     if wanted.against.endswith(".jsonl"):
         raise DataError(f"--against {wanted.against}: there is no such file")
-    other = open_member(wanted.against, wanted.batch_size)
+    other = open_member(wanted.against, wanted.batch_size, wanted.changes)  # both write and are scored alike
     if not generates(other.task):
         raise ConfigError(f"--against {wanted.against}: its task={other.run.task} writes no texts")
     return other
@@ -273,10 +282,12 @@ def _of_documents(member: Member, wanted: Wanted, say: Say) -> dict[str, float]:
 def predict_records(members: list[Member], records: Iterable[tuple[str, dict[str, Any]]], wanted: Wanted, say: Say) -> list[dict[str, Any]]:
     """A prediction for each (where, record), in order. Raises DataError naming the place of a record that cannot be predicted."""
     first = members[0]
-    numbered, run = ((n, *pair) for n, pair in enumerate(records)), labelled.to_be_measured(first.run)
-    examples = in_memory(list(labelled.make_features(numbered, run, first.tokenizer)))
+    given, run = list(records), labelled.to_be_measured(first.run)
+    made = list(labelled.make_features(((n, *pair) for n, pair in enumerate(given)), run, first.tokenizer))
+    examples = in_memory(made)
     if examples.cut:
-        say(f"{examples.cut_records} records were cut to {first.run.data.sequence_length} tokens and lost {examples.cut}")
+        where = next(given[n][0] for n, example in made if example["cut"])
+        say(f"{examples.cut_records} records were cut to {first.run.data.sequence_length} tokens and lost {examples.cut}; first: {where}")
     if generates(first.task):
         sources = [examples.column("tokens", i) for i in range(len(examples))]
         return [{"output": text} for text in texts.write(first, first.params, sources, wanted.decoding).texts]

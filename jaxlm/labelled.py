@@ -4,10 +4,8 @@ Read first: `data/records.py`, `data/selection.py`, a task over records such as 
 `data/example_batches.py`.
 """
 
-import collections
 import contextlib
 import dataclasses
-import json
 import re
 import shutil
 from collections.abc import Callable, Iterable, Iterator
@@ -22,15 +20,17 @@ from jaxlm.data import selection, sources
 from jaxlm.data.examples import FORMAT, Examples, open_examples, write_examples
 from jaxlm.data.records import class_order, named_columns, read_records
 from jaxlm.data.shards import digest_of
-from jaxlm.data.store import MANIFEST
+from jaxlm.described import describe
 from jaxlm.errors import ConfigError, DataError
+from jaxlm.overrides import choose
 from jaxlm.tasks import task_named
-from jaxlm.tasks.pair_sides import Unfit, target_length
+from jaxlm.tasks.pair_sides import Unfit
 from jaxlm.text.tokenizer import Tokenizer
 
 Say = Callable[[str], None]
 Numbered = Iterator[tuple[str, dict[str, Any]]]  # (where, record)
 SPLITS = ("train", "validation", "test")
+KEYS = {"train": "data.source=", "validation": "data.validation_source=", "test": "data.test_source="}
 TEXTS = ("text", "pair", "question", "context", "source", "target")  # roles that hold text
 MODEL_KINDS = {"one": "single_label_classification", "several": "multi_label_classification", "regression": "regression"}
 
@@ -80,7 +80,8 @@ def read_split(run: Run, split: str) -> Numbered:
     wanted = task.REQUIRED
     if split == "train":  # a column that is named, and not there, is a slip of the pen
         wanted = tuple(dict.fromkeys((*getattr(task, "LABELLED", wanted), *named_columns(run.records))))
-    return read_records(source, run.task, run.data, run.records, task.ROLES, wanted)
+    with _of(split):
+        yield from read_records(source, run.task, run.data, run.records, task.ROLES, wanted)
 
 
 def read_texts(run: Run, roles: tuple[str, ...] = TEXTS) -> Iterator[str]:
@@ -129,10 +130,13 @@ def resolve_records(run: Run) -> Run:
     """The run with its labels, and the model with their number and names."""
     if not hasattr(task_named(run.task), "label_names"):
         return run
+    choose("records.kind", run.records.kind, MODEL_KINDS)
     if run.records.kind == "regression":
         labels: tuple[str, ...] = ()
     else:
         labels = run.records.labels or find_labels(run)
+    if len(set(labels)) < len(labels):
+        raise ConfigError(f"records.labels={list(labels)!r} names a label twice: leave one of them out")
     extra = {**run.model.extra} | ({"problem_type": MODEL_KINDS[run.records.kind]} if run.task == "sequence-classification" else {})
     if labels:
         extra |= {"id2label": {str(i): name for i, name in enumerate(labels)}, "label2id": {name: i for i, name in enumerate(labels)}}
@@ -158,37 +162,11 @@ def make_examples(run: Run, tokenizer: Tokenizer, say: Say, split: str = "train"
     else:
         validation = open_examples(held) if held.is_dir() else None
     say(describe(train, split, run))
+    if not len(train):
+        raise DataError(f"{source_of(run, split)}: there is no example: every record was left out, or the source is empty")
     if divided and held.is_dir():
         say(describe(validation, "validation", run))
     return train, validation
-
-
-def describe(examples: Examples, split: str, run: Run) -> str:
-    """How many examples there are, what truncation took, and which pairs were left out."""
-    records, pairs = len(np.unique(examples.records)), examples.target_lengths is not None
-    line = f"{split}: {records:,} records, {len(examples):,} examples of {examples.tokens:,} tokens"
-    line += f" and {examples.target_lengths.sum():,} target tokens" if pairs else ""
-    notes = json.loads((examples.directory / MANIFEST).read_text(encoding="utf-8"))
-    line += _cut(examples, notes.get("cut", {}), run) if examples.cut else ""
-    unknown = int((examples.target_lengths == 0).sum()) if pairs else 0
-    line += f"; {unknown:,} {'record has' if unknown == 1 else 'records have'} no target and are not measured" if unknown else ""
-    left = notes.get("left_out", {})
-    return line + (f"; left out: {_listed(left['pairs'])} (first: {left['first']})" if left else "")
-
-
-def _cut(examples: Examples, noted: dict[str, Any], run: Run) -> str:
-    """What truncation took: the first place, and of pairs how much of it from targets."""
-    size, keys, lost = f"{run.data.sequence_length}", "data.sequence_length", f"{examples.cut:,}"
-    if examples.target_lengths is not None:
-        size, keys = f"{size} and {target_length(run)}", f"{keys}, data.target_length"
-        lost += f", {noted['targets']:,} of them of targets" if noted.get("targets") else ""
-    first = f"; first: {noted['first']}" if noted else ""
-    return f"; {examples.cut_records:,} records were cut to {size} tokens and lost {lost} ({keys}{first})"
-
-
-def _listed(kinds: dict[str, int]) -> str:
-    """{"with an empty side": 1} -> "1 pair with an empty side"."""
-    return ", ".join(f"{count:,} pair{'s' * (count > 1)} {kind}" for kind, count in kinds.items())
 
 
 def _key(run: Run, tokenizer: Tokenizer, split: str) -> str:
@@ -196,7 +174,8 @@ def _key(run: Run, tokenizer: Tokenizer, split: str) -> str:
     data, source = run.data, source_of(run, split)
     divided = [data.validation, data.fraction, data.fold, data.validation_source is None] if split == "train" else []
     options = dataclasses.replace(run.records, noise=0.0, null_threshold=0.0, n_best=0)  # of no meaning to the examples
-    marks = [sources.fingerprint(source, data.data_dir), data.split]
+    with _of(split):
+        marks = [sources.fingerprint(source, data.data_dir), data.split]
     task = [run.task, dataclasses.asdict(options), data.sequence_length, data.target_length, tokenizer.digest]
     return digest_of("examples", FORMAT, split, source, *marks, *divided, *task)
 
@@ -238,26 +217,37 @@ def make_features(
 
     Args:
       labelled: a record without a label is refused.
-      notes: here goes what `describe` tells of pairs that were left out, being unfit, under `records.skip`, and of what was cut;
-        None: those are refused.
+      notes: here goes what `describe` tells of records without a label, of pairs that were left out, being unfit, under `records.skip`,
+        and of what was cut; None: those are refused.
     """
     task, spelled = task_named(run.task), _spelled(run, tokenizer)
     for number, where, record in records:
         with _at(where):
-            if labelled and not getattr(task, "is_labelled", lambda record: True)(record):
+            known = _is_labelled(task, record)
+            if labelled and not known:
                 raise DataError("the record has no label: give it one, or leave it out")
+            if notes is not None and not known:
+                notes["unlabelled"] = notes.get("unlabelled", 0) + 1
             try:
                 made = task.features(record, spelled, run.records, run.data.sequence_length)
             except Unfit as unfit:
                 if notes is None or not run.records.skip:
                     raise
-                left, made = notes.setdefault("left_out", {"pairs": collections.Counter(), "first": where}), []
-                left["pairs"][unfit.kind] += 1
+                left, made = notes.setdefault("left_out", {}), []
+                kind = left.setdefault(unfit.kind, {"pairs": 0, "first": where})
+                kind["pairs"] += 1
         for example in made:
             if example["cut"] and notes is not None:
                 cut = notes.setdefault("cut", {"first": where, "targets": 0})
                 cut["targets"] += example.get("target_cut", 0)
             yield number, example
+
+
+def _is_labelled(task: Any, record: dict[str, Any]) -> bool:
+    """Whether a record has what is learnt from it; of pairs their examples tell."""
+    roles = () if hasattr(task, "make_sides") else getattr(task, "LABELLED", ())
+    usual = lambda record: all(record.get(role) not in (None, "") for role in roles)
+    return getattr(task, "is_labelled", usual)(record)
 
 
 def _spelled(run: Run, tokenizer: Tokenizer) -> Any:
@@ -273,3 +263,12 @@ def _at(where: str) -> Iterator[None]:
         yield
     except DataError as error:
         raise DataError(f"{where}: {error}") from error
+
+
+@contextlib.contextmanager
+def _of(split: str) -> Iterator[None]:
+    """Name the key of a split's source in what is wrong with it."""
+    try:
+        yield
+    except DataError as error:
+        raise DataError(str(error).replace("data.source=", KEYS[split], 1)) from error

@@ -98,9 +98,10 @@ def write(writer: Writer, params: Any, sources: Sequence[Int[np.ndarray, "S"]], 
 
 def _most(writer: Writer, how: Decoding) -> int:
     run = writer.run
-    if how.max_new_tokens is not None:
-        return how.max_new_tokens
-    usual = run.evaluation.max_new_tokens or run.data.target_length or run.data.sequence_length
+    asked = how.max_new_tokens or run.evaluation.max_new_tokens
+    if asked is not None:
+        return asked
+    usual = run.data.target_length or run.data.sequence_length
     return min(usual, dims(writer.model.config).context or usual)
 
 

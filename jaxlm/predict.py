@@ -29,13 +29,15 @@ def main(arguments: list[str]) -> None:
     """Load, then print a prediction for each line, in order."""
     options = parse(arguments)
     decoding = Decoding(options.num_beams, options.max_new_tokens)
-    wanted = Wanted(tuple(options.directories), samples=options.samples, batch_size=options.batch_size, decoding=decoding)
+    wanted = Wanted(tuple(options.directories), None, samples=options.samples, batch_size=options.batch_size, decoding=decoding)
     members = open_members(wanted)
     if members[0].run.task == "masked-lm" and (len(members) > 1 or options.samples):
         raise ConfigError("masked words are predicted by one run without --samples: leave the others out")
     if members[0].task.RECORDS or decoding != Decoding():
         check_wanted(members, wanted)
     lines = (line.rstrip("\n") for line in _stdin())
+    if options.top < 1:
+        raise ConfigError(f"--top {options.top}: it is at least 1")
     if options.plain and not generates(members[0].task):
         raise ConfigError(f"--plain is of texts that are written; task={members[0].run.task} writes none: leave it out")
     for row in _masked(members[0], lines, options.top) if members[0].run.task == "masked-lm" else _records(members, lines, wanted):

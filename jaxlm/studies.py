@@ -53,6 +53,8 @@ def divide(run: Run) -> list[tuple[str, Run]]:
         raise ConfigError(f"folds={run.folds}, data.fold={list(run.data.fold)}: give folds=5 alone, or data.fold=[0,5] for one of its runs")
     if run.folds:
         return [(f"fold-{k}", _part(run, f"fold-{k}", fold=(k, run.folds))) for k in range(run.folds)]
+    if len({f"{share:g}" for share in run.fractions}) < len(run.fractions) or not all(0 < share <= 1 for share in run.fractions):
+        raise ConfigError(f"fractions={list(run.fractions)}: each is more than 0 and at most 1, and there once")
     return [(f"fraction-{share:g}", _part(run, f"fraction-{share:g}", fraction=float(share))) for share in run.fractions]
 
 

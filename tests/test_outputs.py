@@ -154,6 +154,8 @@ def test_two_runs_are_compared_on_the_same_texts(trained, capsys, tmp_path):
     assert command(evaluate.main, capsys, trained, *split, "--output", greedy)[0] == 0
     out = command(evaluate.main, capsys, trained, *split, "--against", trained)[1]
     assert f"bleu: +0.00 against {trained}" in out and "better in 50.0% of resamples, p = 1.0000" in out
+    out = command(evaluate.main, capsys, trained, *split, "--against", trained, "evaluation.max_new_tokens=1")[1]
+    assert f"bleu: +0.00 against {trained}" in out, "both write as is asked"
     rows = [json.loads(line) for line in greedy.read_text().splitlines()]
     write_rows(worse, [{**row, "output": "eins eins"} for row in rows])
     out = command(evaluate.main, capsys, trained, *split, "--against", worse)[1]
@@ -258,7 +260,8 @@ def test_examples_are_chosen_evenly_among_those_with_a_target():
         (["--samples", "3"], 78, "writes texts; --against DIR2 compares two runs: give one run, and no --samples"),
         (["--calibrate"], 78, "predicts no labels"),
         (["--split", "dev"], 78, "the splits are"),
-        (["--max-new-tokens", "99"], 78, "exceed the model's"),
+        (["--max-new-tokens", "99"], 78, "exceed the decoder's"),
+        (["evaluation.max_new_tokens=99"], 78, "exceed the decoder's"),
         (["--against", "nowhere"], 65, "there is no directory nowhere"),
         (["--against", "nowhere.jsonl"], 65, "--against nowhere.jsonl: there is no such file"),
         (["--num-beams", "0"], 78, "--num-beams 0: it is at least 1"),

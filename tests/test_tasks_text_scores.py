@@ -116,6 +116,7 @@ def test_what_is_usual():
     [
         ((["a"], [["a"]], ("blue",)), ConfigError, "evaluation.scores='blue' is not known: did you mean 'bleu'"),
         ((["a"], [["a"]], ("exact",), "germna"), ConfigError, "records.target_language='germna' is no code"),
+        ((["a"], [["a"]], ("exact",), "jap"), ConfigError, "records.target_language='jap' is no code"),
         ((["a"], [["a"]], ("exact",), "xx"), ConfigError, "records.target_language='xx' is no code of a language: .* such as xh"),
         ((["a"], [["a"]], ("exact",), "JP"), ConfigError, "such as ja, jv"),
         ((["a"], [], ("exact",)), DataError, "1 texts and 0 references"),
@@ -139,6 +140,7 @@ def test_a_missing_library_is_named_with_its_line():
 
 def test_language_codes():
     assert [language_of(code) for code in (None, "", "en", "ja_XX", "cmn_Hans", "deu_Latn")] == ["", "", "en", "ja", "zh", "deu"]
+    assert [language_of(code) for code in ("chi", ">>afb<<", "ns", "gsw")] == ["zh", "afb", "ns", "gsw"]
     assert [language_of(code) for code in ("DE", "ZH-cn", "JPN_Jpan")] == ["de", "zh", "ja"]
 
 

@@ -9,8 +9,10 @@ from unittest import mock
 import numpy as np
 import pytest
 
-from jaxlm import evaluate, predict
+from jaxlm import evaluate, labelled, predict
+from jaxlm.config import Data, Records, Run
 from jaxlm.errors import exits
+from jaxlm.text.training import train_tokenizer
 from tests import running
 
 CONFIG = """
@@ -207,7 +209,11 @@ def test_every_task_through_the_three_commands(name, place, tmp_path, capsys):
     sampled = [json.loads(row) for row in out.splitlines()]
     assert code == 0 and len(sampled) == 2 and wanted <= sampled[0].keys(), err
     assert ("entropy" in sampled[0]) == (name not in ("regression", "question-answering"))
+    said = command(evaluate.main, capsys, workdir, "--split", "train", "--samples", 2)[2]
+    assert ("have no entropy" in said) == ("entropy" not in sampled[0])
     if name == "question-answering":
+        code, _, err = command(predict.main, capsys, workdir, lines=["who saw it?\t\u200b"])
+        assert code == 65 and "leaves nothing of the context" in err
         last = tmp_path / "read.jsonl"
         assert command(evaluate.main, capsys, workdir, "--split", "train", "records.n_best=1", "--output", last)[0] == 0
         assert {len(json.loads(row)["n_best"]) for row in last.read_text().splitlines()} == {1}
@@ -228,6 +234,55 @@ def test_folds_are_no_ensemble_and_unlabelled_records_no_validation(place, train
     capsys.readouterr()
     assert running.run_here(str(place / "tiny.py"), f"data.validation_source={bare}", "epochs=1", f"workdir={tmp_path / 'v'}") == 65
     assert "no labels" in capsys.readouterr().err
+
+
+def test_records_without_a_label_are_counted_where_they_are_measured(place, trained, tmp_path, capsys):
+    rows = [{"text": "the good film", "label": "yes"}, {"text": "the film", "label": ""}, {"text": "a story"}]
+    partly = write(tmp_path / "partly.jsonl", rows)
+    code, out, err = command(evaluate.main, capsys, trained, "--data", partly)
+    assert code == 0 and "3 records, 3 examples" in err and "; 2 records have no label and are not measured" in err
+    given = (str(place / "tiny.py"), "epochs=1", f"data.validation_source={partly}", f"workdir={tmp_path / 'run'}")
+    assert running.run_here(*given) == 0 and "; 2 records have no label" in capsys.readouterr().out
+    bare = write(tmp_path / "bare.jsonl", rows[2:])
+    assert f"the records of {bare} have no labels" in command(evaluate.main, capsys, trained, "--data", bare)[2]
+
+
+def test_cut_questions_are_said_with_the_key_that_cuts_them(tmp_path):
+    data = Data(source=write(tmp_path / "rows.jsonl", QUESTIONS), validation=0.0, sequence_length=32, cache=str(tmp_path / "cache"))
+    run, said = Run(task="question-answering", data=data, records=Records(stride=4, question=2)), []
+    labelled.make_examples(run, train_tokenizer("wordpiece", labelled.read_texts(run), 150), said.append)
+    assert "30 records were cut to 2 tokens" in said[0] and "(records.question; first: " in said[0]
+
+
+def test_runs_of_other_folds_predict_together_and_those_of_other_lengths_do_not(place, trained, tmp_path, capsys):
+    for name, change in (("fold", "data.fold=[0,2]"), ("short", "data.sequence_length=8")):
+        assert running.run_here(str(place / "tiny.py"), change, "epochs=1", f"workdir={tmp_path / name}") == 0
+    capsys.readouterr()
+    code, out, err = command(predict.main, capsys, trained, tmp_path / "fold", lines=["a good film"])
+    assert code == 0 and "mutual_information" in json.loads(out), err
+    code, out, err = command(predict.main, capsys, trained, tmp_path / "short", lines=["a good film"])
+    assert code == 78 and "differ in their data.sequence_length" in err
+
+
+REFUSED = {
+    "samples": (evaluate.main, ["--samples", -1], "samples are 0 or more"),
+    "batch": (evaluate.main, ["--batch-size", 0], "a batch has 1 or more"),
+    "folder": (evaluate.main, ["--output", "/nowhere/p.jsonl"], "there is no folder /nowhere"),
+    "top": (predict.main, ["--top", 0], "--top 0: it is at least 1"),
+}
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_an_option_that_means_nothing_is_refused(name, trained, capsys):
+    main, options, word = REFUSED[name]
+    code, out, err = command(main, capsys, trained, *options)
+    assert code == 78 and word in err and not out
+
+
+def test_a_run_that_holds_nothing_out_has_nothing_to_calibrate_by(place, tmp_path, capsys):
+    assert running.run_here(str(place / "tiny.py"), "data.validation=0.0", "epochs=1", f"workdir={tmp_path / 'run'}") == 0
+    code, _, err = command(evaluate.main, capsys, tmp_path / "run", "--calibrate", "--split", "test")
+    assert code == 78 and "--calibrate fits to held-out records" in err.splitlines()[-1]
 
 
 def test_a_calibration_is_of_its_checkpoint(trained, tmp_path, capsys):
@@ -266,6 +321,25 @@ WRONG = {
     "bad packing": (None, ["data.packing=windows"], "data.packing"),
     "pairs of a family without": (None, ["task=next-sentence", "model.is_decoder=false", "masking.rate=2.0"], "masking.rate"),
     "an encoder that writes on": (None, ["task=causal-lm", "tokenizer.kind=bpe", "tokenizer.vocab_size=300"], "model.is_decoder=true"),
+    "no metric of questions": (
+        QUESTIONS,
+        ["task=question-answering", "records.stride=4", "records.question=8", "evaluation.best=best_f1"],
+        "It takes loss, exact, f1",
+    ),
+    "no metric of texts": (None, ["task=masked-lm", "evaluation.best=acuracy"], "did you mean 'accuracy'?"),
+    "patience without validation": (None, ["data.validation=0.0", "evaluation.patience=2"], "nothing is held out"),
+    "a kind that is none": ([{"text": "a", "label": "x"}] * 3, ["records.kind=severel"], "did you mean 'several'?"),
+    "labels that are one": ([{"text": "a", "label": "x"}] * 3, ["records.labels=['x','y','x']"], "names a label twice"),
+    "a text without a token": (
+        [{"text": "a", "label": "x"}, {"text": "\u200b", "label": "y"}],
+        [],
+        "rows.jsonl:2: the tokenizer leaves",
+    ),
+    "no validation file": (None, ["data.validation_source=nix.jsonl"], "data.validation_source=nix.jsonl: no file"),
+    "r-drop of words": (None, ["task=masked-lm", "loss.r_drop=1.0"], "loss.r_drop=1.0 is of task=sequence-classification"),
+    "noise of words": (None, ["task=masked-lm", "records.noise=0.2"], "records.noise=0.2 is of labelled records"),
+    "a fraction over one": (None, ["fractions=[0.1,2]"], "each is more than 0 and at most 1"),
+    "a fraction twice": (None, ["fractions=[0.5,0.5]"], "there once"),
     "shares of text": (None, ["task=masked-lm", "data.fraction=0.5"], "data.fraction"),
     "folds of text": (None, ["task=causal-lm", "folds=3"], "folds"),
 }

@@ -147,8 +147,9 @@ def test_bad_pairs_are_left_out_counted_and_said(place, tmp_path, capsys):
         assert running.run_here(*given) == 0
         line = next(line for line in capsys.readouterr().out.splitlines() if line.startswith("train: "))
         assert "21 records" in line and "1 records were cut to 16 and 12 tokens and lost 33, 19 of them of targets (data." in line
-        assert "data.target_length; first: " in line and line.count("rows.jsonl:") == 2 and "rows.jsonl:24); left out" in line
-        assert "left out: 2 pairs with an empty side, 1 pair of lengths beyond 1 : 8 (first: " in line and "rows.jsonl:21)" in line
+        assert "data.target_length; first: " in line and line.count("rows.jsonl:") == 3 and "rows.jsonl:24); left out" in line
+        assert "left out: 2 pairs with an empty side (first: " in line and "rows.jsonl:21), 1 pair of lengths beyond 1 : 8 (first: " in line
+        assert line.endswith("rows.jsonl:23)")
 
 
 def test_two_plain_files_and_a_mixture_with_prefixes(place, tmp_path, capsys):
@@ -255,6 +256,9 @@ WRONG = {
     "no such best": (None, ["evaluation.best=bleau"], "evaluation.best='bleau' is not known: did you mean 'bleu'?"),
     "no such score": (None, ["evaluation.scores=['belu']"], "evaluation.scores='belu' is not known: did you mean 'bleu'?"),
     "no such language": (None, ["records.target_language=german!"], "records.target_language='german!'"),
+    "no such language of sources": (None, ["records.source_language=klingon"], "records.source_language='klingon' is no code"),
+    "texts over the decoder": (None, ["evaluation.max_new_tokens=500"], "evaluation.max_new_tokens=500 exceeds the model's"),
+    "nothing but bad pairs": ([("", "A"), ("a", "")], ["records.skip=true"], "rows.jsonl: there is no example"),
     "a multiple of nothing": (None, ["data.batch_multiple=8"], "data.batch_multiple is of batches of data.batch_tokens"),
     "rewards in another script": (
         [("a", "ένα"), ("b", "δύο")],

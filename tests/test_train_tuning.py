@@ -72,4 +72,4 @@ def test_what_does_not_fit_is_one_line(base, tmp_path, capfd):
     assert tuned(base, tmp_path / "b", "model.n_embd=64") == 65
     assert "n_embd=32, not 64" in capfd.readouterr().err
     assert tuned(base, tmp_path / "c", "evaluation.best=accuracy", "evaluation.every=1") == 78
-    assert "it has loss" in capfd.readouterr().err
+    assert "It takes loss, perplexity" in capfd.readouterr().err

@@ -165,7 +165,10 @@ def _direction(name: str, languages: Mapping[str, str]) -> Mapping[str, str]:
     found = {role: column_of(code, there) for role, code in languages.items()}
     for role, column in found.items():
         if column is None:
-            raise ConfigError(f"tfds:{name} has the languages {' and '.join(there)}: records.{role}_language={languages[role]} is neither")
+            key, both = f"records.{role}_language", " and ".join(there)
+            raise ConfigError(
+                f"tfds:{name} has the languages {both}: {key}={languages[role]} is neither: set {key}={there[0]} or {there[1]}"
+            )
     other = lambda column: there[column == there[0]]
     source = found.get("source") or (other(found["target"]) if "target" in found else there[0])
     target = found.get("target") or other(source)

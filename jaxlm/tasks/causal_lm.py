@@ -11,6 +11,7 @@ from jaxlm.ops.output_layer import output_layer
 from jaxlm.sharding import gather
 
 RECORDS, ROWS = False, "next"
+MEASURED = ("perplexity", "bits_per_byte")  # beside the loss
 Batch = dict[str, Array]
 
 

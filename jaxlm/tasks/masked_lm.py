@@ -16,6 +16,7 @@ from jaxlm.ops.noise import Vocabulary, mask_tokens
 from jaxlm.sharding import replicate
 
 RECORDS, ROWS = False, "own"
+MEASURED = ("perplexity", "accuracy")  # beside the loss
 Batch = dict[str, Array]
 
 

@@ -115,6 +115,11 @@ def predictions(outputs: list[np.ndarray], examples: list[dict[str, Any]], optio
     return found
 
 
+def measured(options: Records) -> tuple[str, ...]:
+    """The names of the metrics."""
+    return ("accuracy",)
+
+
 def metrics(outputs: list[np.ndarray], examples: list[dict[str, Any]], options: Records) -> dict[str, float]:
     """Accuracy, as a share, over the records that have labels; without any: nothing."""
     pairs = zip(examples, predictions(outputs, examples, options), strict=True)

@@ -20,6 +20,7 @@ from jaxlm.tasks.template import join, read_template
 RECORDS = True
 ROLES = ("id", "question", "context", "answers")
 REQUIRED, LABELLED = ("question", "context"), ("question", "context", "answers")
+CUT_BY = "records.question"  # the context is read in windows
 COLUMNS = {"start": np.float32, "end": np.float32, "candidates": np.float32}
 
 
@@ -37,6 +38,8 @@ def features(record: dict[str, Any], tokenizer: Any, options: Records, length: i
     template = read_template(tokenizer, question, 2)
     read = tokenizer.encode(context, add_special_tokens=False)
     asked = tokenizer.encode(question, add_special_tokens=False)
+    if not len(read):
+        raise DataError("the tokenizer leaves nothing of the context: mend or remove the record")
     kept = asked[: options.question]
     _check_room(length - template.size - options.question, options)
     room = length - template.size - len(kept)
@@ -176,6 +179,12 @@ def _best_spans(logits: np.ndarray, window: dict[str, Any], options: Records) ->
     order = np.argsort(-scores, axis=None, kind="stable")[: options.n_best]
     spans = [divmod(int(place), options.answer) for place in order if scores.flat[place] > -np.inf]
     return [(float(scores[i, more]), offsets[i][0], offsets[i + more][1]) for i, more in spans]
+
+
+def measured(options: Records) -> tuple[str, ...]:
+    """The names of the metrics."""
+    names = [f"{side}{name}" for side in ("", "HasAns_", "NoAns_", "best_")[: 4 if options.unanswerable else 1] for name in ("exact", "f1")]
+    return (*names, "best_exact_threshold", "best_f1_threshold") if options.unanswerable else tuple(names)
 
 
 def metrics(outputs: list[np.ndarray], examples: list[dict[str, Any]], options: Records) -> dict[str, float]:

@@ -18,6 +18,7 @@ from jaxlm.sharding import spec
 from jaxlm.tasks import masked_lm
 
 RECORDS, ROWS = False, "own"
+MEASURED = ("perplexity", "accuracy", "detection_accuracy")  # beside the loss
 Batch = dict[str, Array]
 
 

@@ -17,6 +17,7 @@ from jaxlm.sharding import replicate
 from jaxlm.tasks import masked_lm
 
 RECORDS, HEAD = False, "pretraining"
+MEASURED = ("perplexity", "accuracy", "relation_accuracy")  # beside the loss
 Batch = dict[str, Array]
 
 

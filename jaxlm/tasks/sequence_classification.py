@@ -152,6 +152,13 @@ def probabilities(logits: np.ndarray, options: Records) -> np.ndarray:
     return shifted / shifted.sum(-1, keepdims=True)
 
 
+def measured(options: Records) -> tuple[str, ...]:
+    """The names of the metrics."""
+    average = {0: ("binary_f1", "macro_f1"), 2: ("binary_f1",)}.get(len(options.labels), ("macro_f1",))  # 0: not read yet
+    known = {"regression": ("pearson", "spearman", "squared_error"), "several": ("micro_f1", "macro_f1", "exact")}
+    return known.get(options.kind, ("accuracy", *average, "matthews"))
+
+
 def metrics(outputs: list[np.ndarray], examples: list[dict[str, Any]], options: Records) -> dict[str, float]:
     """One label: accuracy, F1 and Matthews' correlation; several: F1 and exact matches; numbers: Pearson and Spearman."""
     kept = [i for i, example in enumerate(examples) if example["weights"][0] > 0]

@@ -16,6 +16,7 @@ from jaxlm.tasks.text_to_text import loss, measure, metrics, predictions
 __all__ = ["features", "loss", "measure", "metrics", "predictions", "row_length", "target_length", "needs"]
 
 RECORDS, ROWS, HEAD = False, "own", "seq2seq-lm"
+MEASURED = ("perplexity", "accuracy")  # beside the loss
 TOKENIZER = {"sentinels": 100}  # what a tokenizer that is trained for this task has beside its vocabulary, as T5's
 DENSITY = 0.15  # the share that is taken out (Raffel et al. 2020, section 3.1.4)
 

@@ -58,11 +58,12 @@ def best_threshold(scores: Sequence[float], answerable: Sequence[bool], differen
       answerable: has the question an answer? Giving none gets 1 where it has none, else 0.
       differences: score of no answer minus that of the best answer.
 
-    The threshold is one of the differences, the lowest of those that are best; 0.0 where it is best never to answer.
+    The threshold is one of the differences, the lowest of those that are best; one below them all where it is best never to answer
+    (the official script tells 0.0 there, which answers wherever a difference is negative).
     """
     order = sorted(range(len(scores)), key=lambda i: differences[i])
     total = best = float(sum(not known for known in answerable))
-    threshold = 0.0
+    threshold = min(differences, default=1.0) - 1.0
     for place, i in enumerate(order):
         total += scores[i] - (not answerable[i])
         tied = place + 1 < len(order) and differences[order[place + 1]] == differences[i]  # no threshold lies between them

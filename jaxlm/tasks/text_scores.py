@@ -22,14 +22,23 @@ USUAL = {"translation": ("bleu", "chrf", "ter"), "summarization": ("rouge",)}
 OF_ANY_TASK = ("exact", "error-rate")
 OF_A_SENTENCE = ("chrf", "rougeL", "error_rate", "exact", "ter", "bleu")  # those that say most about a single one first
 LESS_IS_BETTER = ("ter", "error_rate")
-THREE_LETTERS = {"jpn": "ja", "zho": "zh", "cmn": "zh", "yue": "zh", "kor": "ko"}  # NLLB's codes
+THREE_LETTERS = {"jpn": "ja", "zho": "zh", "chi": "zh", "cmn": "zh", "yue": "zh", "kor": "ko"}  # those that scores depend on
 WITHOUT_BLANKS = ("zh", "ja")
-# ISO 639-1. Of the thousands of ISO 639-3 any three letters will do: no score depends on others than those above.
+# ISO 639-1, and of the thousands of ISO 639-3 those that NLLB has and the older ones of ISO 639-2.
 TWO_LETTERS = """aa ab ae af ak am an ar as av ay az ba be bg bh bi bm bn bo br bs ca ce ch co cr cs cu cv cy da de dv dz ee el en eo es et
     eu fa ff fi fj fo fr fy ga gd gl gn gu gv ha he hi ho hr ht hu hy hz ia id ie ig ii ik io is it iu ja jv ka kg ki kj kk kl km kn ko kr
-    ks ku kv kw ky la lb lg li ln lo lt lu lv mg mh mi mk ml mn mr ms mt my na nb nd ne ng nl nn no nr nv ny oc oj om or os pa pi pl ps pt
-    qu rm rn ro ru rw sa sc sd se sg sh si sk sl sm sn so sq sr ss st su sv sw ta te tg th ti tk tl tn to tr ts tt tw ty ug uk ur uz ve vi
-    vo wa wo xh yi yo za zh zu""".split()
+    ks ku kv kw ky la lb lg li ln lo lt lu lv mg mh mi mk ml mn mr ms mt my na nb nd ne ng nl nn no nr ns nv ny oc oj om or os pa pi pl ps
+    pt qu rm rn ro ru rw sa sc sd se sg sh si sk sl sm sn so sq sr ss st su sv sw ta te tg th ti tk tl tn to tr ts tt tw ty ug uk ur uz ve
+    vi vo wa wo xh yi yo za zh zu""".split()
+LONGER = """
+    ace acm acq aeb afr ajp aka alb als amh apc ara arb arg arm ars ary arz asm ast aut ava awa ayr aze azb azj bak bam ban baq bel bem
+    ben bho bis bjn bod bos bre bug bul bur cat ceb ces chi chv cjk ckb cmn cor cos crh cym cze dan deu dik div dut dyu dzo ell eng epo est
+    eus ewe fao fas fij fil fin fon fra fre fry fur fuv gaz geo ger gla gle glg glv gre grn gsw guj hat hau haw heb hin hne hrv hsb hun hye
+    ibo ice iku ilo ina ind isl ita jav jpn kab kac kal kam kan kas kat kaz kbp kea khk khm kik kin kir kmb kmr knc kon kor kur lao lat lav
+    lij lim lin lit lmo ltg ltz lua lug luo lus lvs mac mag mai mal mao mar may min mkd mlg mlt mni mon mos mri msa mul mya nds nep nld nno
+    nob nor npi nso nus nya oci ori orm ory pag pan pap pbt per pes plt pol por prs pus que quy roh ron rum run rus sag san sat scn scr shn
+    sin slk slo slv sme smo sna snd som sot spa sqi srd srp ssw sun swa swe swh szl tah tam taq tat tel tet tgk tgl tha tib tir ton tpi tsn
+    tso tuk tum tur twi tzm uig ukr umb urd uzb uzn vec vie vol war wel wln wol xho ydd yid yor yue zho zsm zul""".split()
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -104,18 +113,19 @@ def measures(hypotheses: Texts, references: References, names: Texts, language: 
     return found
 
 
-def language_of(code: str | None) -> str:
-    """A language's code as sacrebleu has it; "" where nothing is said. Raises ConfigError for what is none.
+def language_of(code: str | None, key: str = "records.target_language") -> str:
+    """A language's code as sacrebleu has it; "" where nothing is said. Raises ConfigError, with the key, for what is none.
 
     >>> language_of("zh_CN"), language_of("jpn_Jpan"), language_of("de-DE")
     ('zh', 'ja', 'de')
     """
     if not code:
         return ""
-    short = re.split("[-_]", code.lower())[0]
-    if not re.fullmatch(r"[a-z]{2,3}([-_][a-z0-9]{2,4})*", code.lower()) or (len(short) == 2 and short not in TWO_LETTERS):
+    bare = code.lower().strip("<>")  # Marian's are >>deu<<, and its tokenizer knows which
+    short = re.split("[-_]", bare)[0]
+    if not re.fullmatch(r"[a-z]{2,3}([-_][a-z0-9]{2,4})*", bare) or (short not in (*TWO_LETTERS, *LONGER) and bare == code.lower()):
         near = [known for known in TWO_LETTERS if known[0] == short[:1]] or ["de", "zh", "ja"]
-        raise ConfigError(f"records.target_language={code!r} is no code of a language: give one of ISO 639, such as {', '.join(near)}")
+        raise ConfigError(f"{key}={code!r} is no code of a language: give one of ISO 639, such as {', '.join(near)}, or leave it out")
     return THREE_LETTERS.get(short, short)
 
 

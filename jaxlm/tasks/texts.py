@@ -26,6 +26,8 @@ def fit_texts(tokenizer: Any, text: str, pair: str | None, length: int, key: str
     for given in (text, pair) if pair is not None else (text,):
         if not isinstance(given, str) or not given.strip():
             raise DataError("the text is empty: remove the record, or fill it in")
+        if not any(map(str.isalnum, given)) and not len(tokenizer.encode(given, add_special_tokens=False)):  # a letter has a token always
+            raise DataError(f"the tokenizer leaves nothing of the text {given[:40]!r}: remove the record, or fill it in")
     texts = [text] if pair is None else [text, pair]
     whole = tokenizer.encode(*texts)
     if len(whole) <= length:

@@ -96,6 +96,11 @@ def predictions(outputs: Sequence[np.ndarray], examples: Sequence[dict[str, Any]
     return found
 
 
+def measured(options: Records) -> tuple[str, ...]:
+    """The names of the metrics."""
+    return ("accuracy", *(entity_scores([], []) if options.scheme in SCHEMES else ()))
+
+
 def metrics(outputs: Sequence[np.ndarray], examples: Sequence[dict[str, Any]], options: Records) -> dict[str, float]:
     """Accuracy per word; in BIO and BILOU precision, recall, F1 and macro F1 of the entities too. Without any tags: nothing.
 

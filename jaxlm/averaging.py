@@ -67,8 +67,8 @@ def _newest(source: Path, count: int) -> list[Path]:
     """The newest checkpoints of a run, the oldest first."""
     if not is_run(source):
         raise ConfigError(f"--average {count} takes the checkpoints of a run, and {source} is none: leave it out")
-    if count < 2:
-        raise ConfigError(f"--average {count}: a mean is of at least 2 checkpoints")
+    if count < 1:
+        raise ConfigError(f"--average {count}: a mean is of at least 1 checkpoint")
     steps = manifest.checkpoint_steps(source)
     if len(steps) < count:
         raise ConfigError(

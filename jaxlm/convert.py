@@ -3,7 +3,8 @@
 SRC a run directory, an old Flax folder or a GGUF file: DST becomes a Hugging Face folder, which torch opens. SRC a Hugging Face
 folder: DST becomes a run directory, which `python -m jaxlm.generate DST` opens. Prints where the tensors went, then compares the
 logits of random ids before and after. DST must not exist, or be empty. With --average N the model is the mean of the run's N newest
-checkpoints (train with checkpoint.keep=N); with --run too DST is a run directory, for `python -m jaxlm.evaluate DST`.
+checkpoints (train with checkpoint.keep=N; 1: the newest, where another one is the best); with --run too DST is a run directory, for
+`python -m jaxlm.evaluate DST`.
 """
 
 from jaxlm.averaging import convert_mean, write_mean

@@ -83,6 +83,12 @@ def test_they_become_a_run_with_all_that_a_run_has(run, tmp_path, capsys):
     assert json.loads((tmp_path / "mean" / "config.json").read_text())["workdir"] == str(tmp_path / "mean")
 
 
+def test_the_newest_alone_is_a_run_where_another_is_the_best(run, tmp_path):
+    convert.main([str(run), str(tmp_path / "last"), "--average", "1", "--run"])
+    assert manifest.best(run)[0] == 10 and manifest.checkpoint_steps(tmp_path / "last") == [40]
+    close(jaxlm.load(tmp_path / "last")[1], drawn(40))
+
+
 def test_the_moving_average_counts_where_there_is_one(tmp_path):
     run_of(tmp_path / "run", lambda step: {**ordinary(step), "ema": nested(drawn(step + 5))})
     convert.main([str(tmp_path / "run"), str(tmp_path / "mean"), "--average", "2", "--run"])
@@ -108,7 +114,7 @@ def test_low_rank_updates_are_put_together_first(tmp_path):
 def test_what_cannot_be_is_refused(run, tmp_path):
     for arguments, kind, words in (
         (["--average", "5"], ConfigError, "keeps 4 checkpoints.*checkpoint.keep=5"),
-        (["--average", "1"], ConfigError, "at least 2"),
+        (["--average", "0"], ConfigError, "at least 1"),
         (["--run"], ConfigError, "--run is of --average"),
     ):
         with pytest.raises(kind, match=words):

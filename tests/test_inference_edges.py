@@ -76,7 +76,7 @@ def test_padding_may_stand_on_either_side_or_between(config):
     moved = np.zeros_like(tokens)
     moved[right] = tokens[left]
     between = np.insert(moved, 1, 7, axis=1), np.insert(right, 1, False, axis=1)
-    say = lambda tokens, mask: generate_tokens(*made(config), tokens, mask=mask, max_new_tokens=6, decoder_start_token_id=0).tolist()
+    say = lambda tokens, mask: generate_tokens(*made(config), tokens, mask=mask, max_new_tokens=6).tolist()
     assert say(tokens, left) == say(moved, right) == say(*between)
 
 
@@ -110,13 +110,13 @@ def test_rows_that_fill_up_a_bucket_do_not_keep_the_others_waiting():
 
 @pytest.mark.parametrize("config", [GPT2, LLAMA, T5], ids=lambda config: config.model_type)
 def test_the_cache_grows_and_says_the_same(config, monkeypatch):
-    want = write_rows(config, [8, 3, 5], max_new_tokens=16, decoder_start_token_id=0)
+    want = write_rows(config, [8, 3, 5], max_new_tokens=16)
     monkeypatch.setattr(prompts, "BUCKETS", (2, 4, 8))
     monkeypatch.setattr(prompts, "SLOTS", 4)
     sizes = []
     grown = loop.grow
     monkeypatch.setattr(loop, "grow", lambda state, slots, windows: sizes.append(slots) or grown(state, slots, windows))
-    assert write_rows(config, [8, 3, 5], max_new_tokens=16, decoder_start_token_id=0) == want
+    assert write_rows(config, [8, 3, 5], max_new_tokens=16) == want
     assert sizes == ([8, 16, 32] if config is T5 else [32])
 
 
@@ -130,7 +130,7 @@ def test_a_block_on_the_device_says_what_single_steps_say(monkeypatch):
 
 @pytest.mark.parametrize("config", [GPT2, T5], ids=lambda config: config.model_type)
 def test_a_second_call_in_the_bucket_compiles_nothing(config, caplog):
-    named = {"do_sample": True, "top_p": 0.9, "decoder_start_token_id": 0}
+    named = {"do_sample": True, "top_p": 0.9}
     write_rows(config, [8, 3, 5], seed=1, **named)
     with jax.log_compiles(), caplog.at_level(logging.WARNING):
         write_rows(config, [2, 1, 7], max_new_tokens=9, seed=2, max_length=11, **named)
@@ -146,7 +146,7 @@ WINDOW = mistral.Config(40, 16, 24, num_hidden_layers=2, num_attention_heads=4, 
 @pytest.mark.parametrize("config", [*FRESH, WINDOW], ids=lambda config: config.model_type)
 def test_the_step_is_compiled_once_beside_the_reading_of_prompts(config, caplog):
     with jax.log_compiles(), caplog.at_level(logging.WARNING):
-        write_rows(config, [8, 3, 5], logprobs=2, decoder_start_token_id=0)
+        generate(*made(config), rows_of([8, 3, 5])[0], max_new_tokens=6, logprobs=2)
     said = [record.getMessage() for record in caplog.records if "jit(advance)" in record.getMessage()]
     # What another thread compiles is not logged here: with shapes unlike those of the call, this one would lower and compile again.
     assert [words.split()[0] for words in said] == ["Compiling", "Finished"] and "Finished jaxpr to MLIR" in said[1]
@@ -254,7 +254,7 @@ def test_a_mesh_changes_no_token(config):
     model, params = made(config)
     tokens, mask = rows_of([8, 3, 5])
     hows = ({"repetition_penalty": 1.3}, {"do_sample": True, "top_k": 9, "seed": 3}, {"do_sample": True, "seed": [4, 5, 6]})
-    named = {"max_new_tokens": 6, "mask": mask, "logprobs": 2, "decoder_start_token_id": 0}
+    named = {"max_new_tokens": 6, "mask": mask, "logprobs": 2}
     want = [generate(model, params, tokens, **named, **how) for how in hows]
     mesh = sharding.make_mesh(Mesh(data=2, fsdp=2, tensor=2))
     with sharding.use(mesh):

@@ -21,8 +21,10 @@ from jaxlm.inference.ahead import compile_ahead, shapes
 from jaxlm.inference.prompts import Prompts, read_prompts
 from jaxlm.inference.settings import OWN, Settings, check_tokens, make_settings
 from jaxlm.inference.turn import turn_for
-from jaxlm.models import has_decoder, windows
+from jaxlm.models import family, has_decoder, windows
 from jaxlm.ops.special_ids import said, vocabulary
+
+WRITING = ("causal-lm", "seq2seq-lm")  # the tasks whose head chooses a next token
 
 
 @dataclasses.dataclass(frozen=True)
@@ -98,13 +100,36 @@ def _details(details, first, lengths, width):
 
 def settings_for(model: Any, named: dict[str, Any]) -> Settings:
     """Settings of a call; what it leaves out and the model's configuration says is the model's."""
-    if settings_only := [name for name in ("encoder_repetition_penalty", "encoder_no_repeat_ngram_size") if named.get(name)]:
-        if not has_decoder(model):
-            raise ConfigError(f"{settings_only[0]} looks at an encoder's text, and {model.config.model_type} has no encoder: leave it out")
+    _check_writes(model)
+    over = {
+        name: "looks at an encoder's text" for name in ("encoder_repetition_penalty", "encoder_no_repeat_ngram_size") if named.get(name)
+    }
+    if named.get("decoder_start_token_id") is not None:
+        over["decoder_start_token_id"] = "is what a decoder over an encoder reads first"
+    if over and not has_decoder(model):
+        name, what = next(iter(over.items()))
+        raise ConfigError(f"{name} {what}, and {model.config.model_type} has no encoder: leave it out")
     own = {name: said(model.config, name) for name in OWN}
     settings = make_settings({name: value for name, value in own.items() if value is not None} | named)
     check_tokens(settings, vocabulary(model.config))
     return settings
+
+
+def _check_writes(model: Any) -> None:
+    """Refuse a model with a head that chooses no next token, and an encoder alone."""
+    kind, tasks = model.config.model_type, family(model.config).NAMES.architectures
+    if not getattr(model.config, "is_decoder", True):
+        mend = "jaxlm.inference.fill.fill_mask fills its masks; a decoder is trained with is_decoder=true and task=causal-lm"
+        raise ConfigError(f"this {kind} sees what comes after a token, and writes no text: {mend}")
+    if model.task not in WRITING:
+        fit = next((f"load it with task={task!r}" for task in WRITING if task in tasks), "take a decoder, or an encoder with one")
+        raise ConfigError(f"a {kind} of task={model.task!r} writes no text: {fit}")
+
+
+def refuse_logprobs(named: dict[str, Any]) -> None:
+    """Where tokens or texts alone are given back, nobody would be told: ConfigError."""
+    if named.get("logprobs") is not None:
+        raise ConfigError(f"logprobs={named['logprobs']}: only jaxlm.inference.generate.generate tells them: call it, or leave them out")
 
 
 def _blocks(
@@ -183,6 +208,7 @@ def generate_tokens(
     model: Any, params: Any, tokens: Int[np.ndarray, "B T"], *, mask: Bool[np.ndarray, "B T"] | None = None, **named: Any
 ) -> Int[np.ndarray, "R N"]:
     """The new tokens of `generate`: a row that has met one of `eos_token_id` goes on with padding."""
+    refuse_logprobs(named)
     return generate(model, params, tokens, mask=mask, **named).tokens
 
 
@@ -197,6 +223,7 @@ def stream_tokens(
     **named: Any,
 ) -> Iterator[Int[np.ndarray, "R"]]:
     """The new tokens, one column at a time, by greedy decoding or by draws."""
+    refuse_logprobs(named)
     settings = settings_for(model, named)
     if settings.num_beams > 1 or settings.penalty_alpha is not None or settings.stop_strings:
         raise ConfigError("tokens come one by one in greedy decoding and sampling only: leave out num_beams, penalty_alpha, stop_strings")

@@ -20,6 +20,7 @@ from jaxlm.sharding import mesh_size
 BUCKETS = tuple(sorted({int(round(32 * 2 ** (i / 2) / 8)) * 8 for i in range(24)}))
 SLOTS = 128  # of the smallest cache; a larger one has twice as many, or four times ...
 DEFAULT_NEW = 64
+ANY = 2**30  # tokens: the context of a model without a limit
 Rows = Int[np.ndarray, "B T"]
 
 
@@ -82,16 +83,13 @@ def read_prompts(
     wanted, seeds = len(tokens) * settings.num_return_sequences, settings.seed
     if isinstance(seeds, tuple) and len(seeds) != wanted:
         raise ConfigError(f"{len(seeds)} seeds for {wanted} rows: give one number, or one for each row of the result")
-    limit, longest = dims(model.config).context or 2**30, int(mask.sum(1).max())
-    rows = bucket_rows(len(tokens))
+    limit, longest = dims(model.config).context or ANY, int(mask.sum(1).max())
+    new, rows = new_tokens(model, settings, longest), bucket_rows(len(tokens))
     if not has_decoder(model):
-        new = _room(settings, longest, limit)
         return Prompts(*_pushed(tokens, mask, rows, bucket(longest, limit), right=True)), len(tokens), new
-    if longest > limit:
-        raise ConfigError(f"{longest} tokens of text exceed the encoder's {limit}: cut the text")
     start = np.full((rows, 1), start_token(model, settings), np.int32)
     source = _pushed(tokens, mask, rows, bucket(longest, limit), right=False)
-    return Prompts(start, np.ones_like(start, bool), *source), len(tokens), _room(settings, 1, limit + 1)
+    return Prompts(start, np.ones_like(start, bool), *source), len(tokens), new
 
 
 def _rows(tokens, mask):
@@ -115,18 +113,37 @@ def _check_ids(ids, vocabulary):
         raise ConfigError(f"a prompt holds a token outside the vocabulary of {vocabulary}: is it of another tokenizer?")
 
 
-def _room(settings: Settings, longest: int, limit: int) -> int:
-    """New tokens at most; asked for by number or by the length of the whole."""
-    new = settings.max_new_tokens
-    if settings.max_length is not None:
-        whole = settings.max_length - longest
-        if whole < 0:
-            raise ConfigError(f"max_length={settings.max_length} is less than the {longest} tokens of prompt: raise it, or cut the prompt")
-        new = whole if new is None else min(new, whole)
-    new = min(DEFAULT_NEW, max(limit - longest, 1)) if new is None else new
-    if longest + new > limit:
+def room(model: Any, length: int) -> int:
+    """How many new tokens a model has room for after a prompt of so many; a decoder over an encoder begins afresh."""
+    limit = dims(model.config).context
+    return ANY if limit is None else limit if has_decoder(model) else limit - length
+
+
+def new_tokens(model: Any, settings: Settings, longest: int) -> int:
+    """New tokens at most after prompts whose longest has so many; asked for by number or by the length of the whole.
+
+    Raises ConfigError where the model has not the room.
+    """
+    over, limit, free = has_decoder(model), dims(model.config).context or ANY, room(model, longest)
+    if over and longest > limit:
+        raise ConfigError(f"{longest} tokens of text exceed the encoder's {limit}: cut the text")
+    asked = settings.max_new_tokens, _whole(settings, 1 if over else longest)
+    new = min((number for number in asked if number is not None), default=min(DEFAULT_NEW, max(free, 1)))
+    if new > free and over:
+        name = "max_new_tokens" if new == asked[0] else "max_length"
+        raise ConfigError(f"{new} new tokens exceed the decoder's {limit} positions: lower {name}")
+    if new > free:
         raise ConfigError(f"{longest} tokens of prompt and {new} new ones exceed the model's {limit}: cut one of them")
     return new
+
+
+def _whole(settings: Settings, before: int) -> int | None:
+    """What `max_length` leaves after the tokens before; None: it is not set."""
+    if settings.max_length is None:
+        return None
+    if settings.max_length < before:
+        raise ConfigError(f"max_length={settings.max_length} is less than the {before} tokens of prompt: raise it, or cut the prompt")
+    return settings.max_length - before
 
 
 def _pushed(tokens, mask, rows, width, right):

@@ -4,11 +4,13 @@ Products are as before: each weight is rounded once, here, and multiplied out by
 that costs time; it saves memory. Norms and biases stay as they are.
 """
 
+import dataclasses
 from typing import Any
 
 import jax
 
 from jaxlm.errors import ConfigError
+from jaxlm.layers.block import unstack
 from jaxlm.ops.quantize import Quantized, quantize_matrix
 
 GROUP = {8: 2**30, 4: 32}  # bits -> inputs that share a scale: with 8 all of them
@@ -30,6 +32,12 @@ def quantize_params(params: dict, bits: int = 8, group: int | None = None) -> di
         raise ConfigError(f"bits={bits}: weights have 8 or 4 bits")
     change = lambda path, leaf: _changed([entry.key for entry in path], leaf, bits, group or GROUP[bits])
     return jax.tree_util.tree_map_with_path(change, params)
+
+
+def with_few_bits(model: Any, params: dict, bits: int) -> tuple[Any, dict]:
+    """A model and its parameters for weights of 8 or 4 bits: one in the stacked layout is unrolled first."""
+    compute = dataclasses.replace(model.compute, layout="unrolled")
+    return model.clone(compute=compute), quantize_params(unstack(params), bits)
 
 
 def dense(params: Any) -> Any:

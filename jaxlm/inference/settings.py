@@ -109,9 +109,10 @@ class Settings:
         for name in ("presence_penalty", "frequency_penalty", "diversity_penalty", "length_penalty"):
             if not math.isfinite(getattr(self, name)):
                 raise ConfigError(f"{name}={getattr(self, name)}: it is a finite number")
-        for name, problem in (_contradictions(self) | _idle(self, filters)).items():
-            if problem:
-                raise ConfigError(f"{name}={_short(getattr(self, name))}: {problem}")
+        for problems in (_contradictions(self), _idle(self, filters)):  # one after the other: both may speak of the same name
+            for name, problem in problems.items():
+                if problem:
+                    raise ConfigError(f"{name}={_short(getattr(self, name))}: {problem}")
 
     @property
     def sampling(self) -> Sampling:
@@ -151,7 +152,7 @@ def _contradictions(settings: Settings) -> dict[str, Any]:
     return {
         **{name: len(constraints) > 1 and f"one at a time: there is {constraints[0]} too" for name in constraints[1:]},
         **{name: alone and "is for greedy decoding and draws: leave out beams, penalty_alpha and guesses" for name in constraints[:1]},
-        "early_stopping": early not in (True, False, "never") and "True, False or 'never'",
+        "early_stopping": not isinstance(early, bool) and early != "never" and "True, False or 'never'",
         "num_return_sequences": (returned > beams if beams > 1 else returned > 1 and not settings.do_sample)
         and "more than there are: raise num_beams, or set do_sample=True",
         "num_beam_groups": (beams % groups or (groups > 1 and settings.do_sample)) and "must divide num_beams, and nothing is drawn",
@@ -181,6 +182,9 @@ def _idle(settings: Settings, filters: Sampling) -> dict[str, Any]:
         "typical_p": not drawn and filters.typical_p not in (None, 1) and draw,
         "length_penalty": one and settings.length_penalty != 1 and "is of beam search: set num_beams",
         "early_stopping": one and settings.early_stopping is not False and "is of beam search: set num_beams",
+        "max_matching_ngram_size": settings.prompt_lookup_num_tokens is None
+        and settings.max_matching_ngram_size != 2
+        and "is of guesses from the text: set prompt_lookup_num_tokens",
         "min_new_tokens": settings.min_new_tokens > most and "more than max_new_tokens: raise that, or lower this",
         "min_length": settings.min_length > whole and "more than max_length: raise that, or lower this",
     }
@@ -268,6 +272,8 @@ def check_tokens(settings: Settings, vocabulary: int) -> None:
     said["logit_bias"] = tuple(token for token, _ in settings.logit_bias)
     said["sequence_bias"] = tuple(token for sequence, _ in settings.sequence_bias for token in sequence)
     said["bad_words_ids"] = tuple(token for sequence in settings.bad_words_ids for token in sequence)
+    if (settings.logprobs or 0) > vocabulary:
+        raise ConfigError(f"logprobs={settings.logprobs}: there are {vocabulary} tokens: ask for fewer alternatives")
     for name, tokens in said.items():
         if tokens and max(tokens) >= vocabulary:
             raise ConfigError(f"{name} holds {max(tokens)}, outside the vocabulary of {vocabulary}: is it of another tokenizer?")

@@ -61,6 +61,12 @@ def guesses_of(settings: Settings) -> int:
 
 def check(model: Any, assistant: tuple[Any, Any] | None, settings: Settings, prompts: Prompts, most: int) -> None:
     """Refuse an assistant that cannot guess for the model, and settings that need one: ConfigError."""
+    context = dims(model.config).context
+    for name in ("prompt_lookup_num_tokens", "num_assistant_tokens"):
+        if context is not None and (getattr(settings, name) or 0) >= context:
+            raise ConfigError(f"{name}={getattr(settings, name)}: the model reads {context} tokens, guesses among them: guess fewer")
+    if assistant is not None and not (isinstance(assistant, (tuple, list)) and len(assistant) == 2 and hasattr(assistant[0], "config")):
+        raise ConfigError(f"assistant is a {type(assistant).__name__}, no pair: give assistant=(model, params)")
     if assistant is None:
         if settings.num_assistant_tokens is not None:
             raise ConfigError(f"num_assistant_tokens={settings.num_assistant_tokens}: nothing guesses: give assistant=(model, params)")

@@ -7,10 +7,10 @@ import numpy as np
 from jaxtyping import Int
 
 from jaxlm.errors import ConfigError, DataError
-from jaxlm.inference.generate import Generated, generate, generate_tokens, stream_tokens
-from jaxlm.inference.prompts import DEFAULT_NEW
+from jaxlm.inference.generate import Generated, generate, generate_tokens, refuse_logprobs, stream_tokens
+from jaxlm.inference.prompts import ANY, DEFAULT_NEW, room
 from jaxlm.inference.settings import Ends
-from jaxlm.models import dims, has_decoder
+from jaxlm.models import dims
 from jaxlm.ops.special_ids import said
 
 Prompt = str | Sequence[dict[str, Any]]  # a text, or a conversation: messages with "role" and "content"
@@ -29,6 +29,9 @@ def generate_text(model: Any, params: Any, tokenizer: Any, prompts: Sequence[Pro
 
 def text_and_count(model: Any, params: Any, tokenizer: Any, prompts: Sequence[Prompt], **named: Any) -> tuple[list[str], int]:
     """The same, and how many tokens were made."""
+    if isinstance(prompts, str):
+        raise ConfigError("prompts are one text: give a list of them, [text]")
+    refuse_logprobs(named)
     if not prompts:
         return [], 0
     rows = [read_prompt(tokenizer, prompt) for prompt in prompts]
@@ -42,10 +45,41 @@ def text_and_count(model: Any, params: Any, tokenizer: Any, prompts: Sequence[Pr
 
 
 def read_prompt(tokenizer: Any, prompt: Prompt) -> list[int]:
-    """The ids of a prompt. Raises ConfigError for an empty one where no token begins a document."""
+    """The ids of a prompt. Raises ConfigError for what is none, and for an empty one where no token begins a document."""
+    if not isinstance(prompt, (str, list, tuple)):
+        raise ConfigError(f'a prompt is a {type(prompt).__name__}: give a text, or a list of messages, {{"role": ..., "content": ...}}')
     if not isinstance(prompt, str):
         return list(tokenizer.apply_chat_template(prompt, add_generation_prompt=True))
     return list(tokenizer.encode(prompt)) or _start(tokenizer)
+
+
+def in_room(model: Any, tokenizer: Any, prompt: Prompt, most: int, named: dict[str, Any]) -> dict[str, Any]:
+    """What a call says; where it sets no length, with `most` new tokens, or as many as there is room for after the prompt."""
+    if named.get("max_new_tokens") is not None or named.get("max_length") is not None:
+        return named
+    return {**named, "max_new_tokens": min(most, max(room(model, len(read_prompt(tokenizer, prompt))), 1))}
+
+
+def texts_in_room(
+    parts: tuple[Any, Any, Any], prompts: Sequence[Prompt], seeds: Sequence[int], most: int, named: dict[str, Any]
+) -> tuple[list[str], int]:
+    """`text_and_count` with the length of `in_room`: prompts with the same are written together, so that none cuts another's text.
+
+    Args:
+      parts: model, parameters, tokenizer.
+      seeds: one for each text.
+    """
+    copies = len(seeds) // len(prompts)
+    limits = [in_room(parts[0], parts[2], prompt, most, named).get("max_new_tokens") for prompt in prompts]
+    texts, made = [[""]] * len(prompts), 0
+    for limit in dict.fromkeys(limits):
+        chosen = [place for place, one in enumerate(limits) if one == limit]
+        theirs = tuple(seed for place in chosen for seed in seeds[place * copies : (place + 1) * copies])
+        new, count = text_and_count(*parts, [prompts[place] for place in chosen], **{**named, "max_new_tokens": limit, "seed": theirs})
+        made += count
+        for i, place in enumerate(chosen):
+            texts[place] = new[i * copies : (i + 1) * copies]
+    return [text for several in texts for text in several], made
 
 
 def spell(tokenizer: Any, row: Int[np.ndarray, "N"], ends: Ends) -> str:
@@ -61,20 +95,23 @@ def spelled(tokenizer: Any, ids: Sequence[int]) -> list[int]:
 
 def stream_text(model: Any, params: Any, tokenizer: Any, prompt: Prompt, **named: Any) -> Iterator[str]:
     """The continuation of one text, piece by piece as it is made; stops at the model's context or the end of the document."""
+    if named.get("num_return_sequences") not in (None, 1):
+        raise ConfigError(f"num_return_sequences={named['num_return_sequences']}: a stream is one text: leave it out")
     ids = read_prompt(tokenizer, prompt)
-    limit = dims(model.config).context
-    room = 2**30 if limit is None else limit if has_decoder(model) else max(limit - len(ids), 1)
     target = tokenizer.as_target()
     ends = ends_of(model, target, named)
-    wanted = named.get("max_new_tokens")
-    named = {**named, "eos_token_id": ends, "max_new_tokens": min(DEFAULT_NEW if wanted is None else wanted, room)}
-    new, shown = [], ""
+    wanted, usual = named.get("max_new_tokens"), DEFAULT_NEW if named.get("max_length") is None else ANY
+    most = min(usual if wanted is None else wanted, max(room(model, len(ids)), 1))
+    named = {**named, "eos_token_id": ends, "max_new_tokens": most}
+    new, shown, text = [], "", ""
     for column in stream_tokens(model, params, np.array([ids], np.int32), tokenizer=target, **named):
         new.append(int(column[0]))
         text = spell(target, new, ends)
         if not text.endswith("\N{REPLACEMENT CHARACTER}"):  # a character whose bytes are not all here yet
             yield text[len(shown) :]
             shown = text
+    if len(text) > len(shown):
+        yield text[len(shown) :]  # what ends in the middle of a character
 
 
 def sample_texts(model: Any, params: Any, tokenizer: Any, count: int, seed: int = 0, length: int = 120) -> list[str]:

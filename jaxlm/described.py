@@ -26,7 +26,7 @@ def describe(examples: Examples, split: str, run: Run) -> str:
     unknown, what = (int((examples.target_lengths == 0).sum()), "target") if pairs else (notes.get("unlabelled", 0), "label")
     if unknown:
         line += f"; {unknown:,} record{' has' if unknown == 1 else 's have'} no {what} and {'is' if unknown == 1 else 'are'} not measured"
-    left = notes.get("left_out", {})
+    left = notes.get("unfit", {})
     return line + (f"; left out: {_listed(left)}" if left else "")
 
 

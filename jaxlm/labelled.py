@@ -233,7 +233,7 @@ def make_features(
             except Unfit as unfit:
                 if notes is None or not run.records.skip:
                     raise
-                left, made = notes.setdefault("left_out", {}), []
+                left, made = notes.setdefault("unfit", {}), []
                 kind = left.setdefault(unfit.kind, {"pairs": 0, "first": where})
                 kind["pairs"] += 1
         for example in made:

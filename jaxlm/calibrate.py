@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from jaxlm.atomic import write_atomically
+from jaxlm.data.selection import holds_out
 from jaxlm.errors import ConfigError
 from jaxlm.evaluation import Outputs, generates, read_example
 from jaxlm.explain import calibration
@@ -22,8 +23,7 @@ def calibrate(directory: str, wanted: Wanted, say: Say) -> str:
     if generates(member.task) or not member.task.RECORDS:
         raise ConfigError(f"--calibrate is of labelled records; {directory} (task={member.run.task}) predicts no labels: leave it out")
     wanted = dataclasses.replace(wanted, split="validation", data=None, samples=0, calibrated=False)
-    data = member.run.data
-    if not (data.validation or data.validation_source or data.fold):
+    if not holds_out(member.run.data):
         raise ConfigError(f"--calibrate fits to held-out records, and {directory} holds none out: train with data.validation=0.1")
     examples = split_examples(member, wanted, say)
     rows = [read_example(examples, i) for i in range(len(examples))]

@@ -12,6 +12,7 @@ import jax
 from jaxlm import sharding
 from jaxlm.config import Run
 from jaxlm.data import batches, example_batches, loader
+from jaxlm.data.selection import holds_out
 from jaxlm.errors import ConfigError
 from jaxlm.feeding import row_data, rows_multiple
 from jaxlm.models import axis_sizes, dims, family, make_model, settings
@@ -117,10 +118,10 @@ def check_scores(run: Run) -> None:
 
 def check_best(run: Run) -> None:
     """Refuse a metric that decides, where the task has none of this name, and patience without held-out data."""
-    task, data, best = task_named(run.task), run.data, run.evaluation.best
+    task, best = task_named(run.task), run.evaluation.best
     if not getattr(task, "GENERATES", False):
         choose("evaluation.best", best, ("loss", *(task.measured(run.records) if task.RECORDS else task.MEASURED)))
-    if run.evaluation.patience is not None and not (data.validation or data.validation_source or data.fold):
+    if run.evaluation.patience is not None and not holds_out(run.data):
         mend = "set data.validation=0.1 or data.validation_source, or leave it out"
         raise ConfigError(f"evaluation.patience={run.evaluation.patience} waits for a better validation, and nothing is held out: {mend}")
 

@@ -49,6 +49,11 @@ def select(hashes: Sequence[int], strata: Sequence[str], data: config.Data) -> n
     return sides
 
 
+def holds_out(data: config.Data) -> bool:
+    """Whether some of the data is kept from training, to be measured on."""
+    return bool(data.validation or data.validation_source or data.fold)
+
+
 def _held(place: np.ndarray, data: config.Data) -> np.ndarray:
     if data.fold:
         return place % data.fold[1] == data.fold[0]
